@@ -1,0 +1,78 @@
+"""What a backend is: something that can say whether it works here, and open a model.
+
+To add one, write a module with a class that satisfies `Backend`, and add a line to `table.py`. Import the vendor's
+library in `load`, never at the top: this package is imported on devices that do not have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from backbench.domain.device import Backend as BackendDescription
+from backbench.domain.run import FailureReason
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class WorkerFailure(Exception):
+    """The run cannot go on, for a reason that its user can act on. The text is one line with the remedy."""
+
+    def __init__(self, reason: FailureReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """Which model to open, and how: `input_shape` is (batch, 3, height, width), `threads` is at least 1."""
+
+    model_path: str
+    input_shape: tuple[int, int, int, int]
+    threads: int
+    spin: bool
+
+
+class Engine(Protocol):
+    """A model that is ready to run. A context manager: leaving it frees everything."""
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What defines its latency: versions, providers, threads, shapes, transfers, synchronisation."""
+
+    def bind(self, slots: Sequence[NDArray[np.float32]]) -> None:
+        """Take input buffers, each of the opened shape; they stay where they are and are read at each `infer`.
+
+        Raises WorkerFailure when the model does not take them.
+        """
+
+    def infer(self, slot: int) -> None:
+        """One inference on the buffer of that slot; returns when the outputs are usable on the host."""
+
+    def outputs(self) -> Sequence[NDArray[np.generic]]:
+        """The newest outputs, overwritten by the next `infer`: copy them to keep them."""
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Backend(Protocol):
+    """One way of executing a model."""
+
+    name: str
+
+    def describe(self) -> BackendDescription:
+        """Whether it works on this device; where not, what is missing and what brings it. Never raises."""
+
+    def load(self) -> None:
+        """Import the library, so that its cost is a phase of its own. Raises WorkerFailure when it is not there."""
+
+    def open(self, request: OpenRequest) -> Engine:
+        """Open a model. Raises WorkerFailure when the library refuses it."""

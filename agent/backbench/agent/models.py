@@ -1,0 +1,48 @@
+"""Models made ready for one size, kept until their room is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from backbench.domain.run import RunSpec
+
+_FORMAT = "1"
+"""Raise it when the same artifact would be made ready differently, so that older files are not taken for new ones."""
+
+
+class ModelCache:
+    """Prepared models in `root/models`, at most `limit_bytes` of them; the longest unused go first."""
+
+    def __init__(self, root: Path, limit_bytes: int = 4 << 30) -> None:
+        self._folder = root / "models"
+        self._limit_bytes = limit_bytes
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, spec: RunSpec) -> Path:
+        """Where the model of a run lies or will lie: named by everything that determines its bytes."""
+        key = f"{_FORMAT} {spec.model.sha256} {spec.model.source} {spec.batch} {spec.height} {spec.width}"
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.onnx"
+
+    def ready(self, path: Path) -> bool:
+        """Whether it is there; if so it counts as used now."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def trim(self, keep: Path) -> None:
+        """Remove the longest unused models above the limit, but not `keep`, and whatever a killed preparation left."""
+        models = sorted(self._folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        total = keep.stat().st_size
+        for path in models:
+            if path == keep:
+                continue
+            total += path.stat().st_size
+            if total > self._limit_bytes:
+                path.unlink(missing_ok=True)
+        for path in self._folder.iterdir():
+            if path.suffix != ".onnx":
+                path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Sources of telemetry: one module a source, and one line in `table.py`."""

@@ -1,0 +1,1 @@
+"""The gRPC services: a message in, one call, a message out."""

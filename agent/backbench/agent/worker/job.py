@@ -1,0 +1,47 @@
+"""What a worker is told (one JSON document on standard input) and what it answers (one JSON document a line)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from backbench.domain.preprocess import Preprocess
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One worker's work: which model, what is fed, how many frames, and for which purpose ("timed" or "memory")."""
+
+    purpose: str
+    model_path: str
+    height: int
+    width: int
+    batch: int
+    backend: str
+    threads: int
+    spin: bool
+    image_paths: tuple[str, ...]
+    image_names: tuple[str, ...]
+    preprocess: Preprocess
+    seed: int
+    synthetic_count: int
+    warmup_frame_count: int
+    frame_count: int
+    spawned_ns: int
+    parent_pid: int
+    table_descriptor: int | None = None
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def job_from_json(text: str) -> Job:
+    """The job in one line of JSON."""
+    fields: dict[str, Any] = json.loads(text)
+    values = fields.pop("preprocess")
+    preprocess = Preprocess(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+    fields.update({name: tuple(fields[name]) for name in ("image_paths", "image_names")})
+    return Job(preprocess=preprocess, **fields)

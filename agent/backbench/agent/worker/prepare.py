@@ -1,0 +1,42 @@
+"""Makes a model ready in a process of its own: `... -m backbench.agent.worker.prepare SOURCE DESTINATION KIND N H W`.
+
+So neither the agent nor a measuring worker carries the memory or the libraries that this takes. On failure the last
+line of standard output is a JSON document with the reason and the message.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from backbench.domain.errors import BackbenchError, ShapeMismatch
+from backbench.domain.run import FailureReason
+
+
+def main(arguments: list[str]) -> int:
+    """Write the model for one size to the destination; 0 when it is there, whole."""
+    source, destination, kind, batch, height, width = arguments
+    from backbench.models import skeleton
+
+    make = skeleton.materialise if kind == "skeleton" else skeleton.onnx_for_size
+    try:
+        make(Path(source), Path(destination), batch=int(batch), height=int(height), width=int(width))
+    except BackbenchError as error:
+        refused = isinstance(error, ShapeMismatch)
+        reason = FailureReason.SHAPE_MISMATCH if refused else FailureReason.INVALID_MODEL
+        return _fail(reason, str(error))
+    except MemoryError:
+        return _fail(FailureReason.OUT_OF_MEMORY, "making the model ready needs more memory than there is")
+    except OSError as error:
+        return _fail(FailureReason.DISK_FULL, f"cannot write the prepared model: {error.strerror}; free some room")
+    return 0
+
+
+def _fail(reason: FailureReason, message: str) -> int:
+    sys.stdout.write(json.dumps({"event": "failure", "reason": reason.value, "message": message}) + "\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

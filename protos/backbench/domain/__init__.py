@@ -1,0 +1,1 @@
+"""Plain nouns of Backbench: specifications, frames, budgets, errors. Standard library only."""
