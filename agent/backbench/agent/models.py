@@ -19,6 +19,8 @@ class ModelCache:
         self._folder = root / "models"
         self._limit_bytes = limit_bytes
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left_behind in self._folder.glob(".*.part"):  # by a preparation that was killed
+            left_behind.unlink(missing_ok=True)
 
     def path(self, spec: RunSpec) -> Path:
         """Where the model of a run lies or will lie: named by everything that determines its bytes."""
@@ -34,7 +36,7 @@ class ModelCache:
         return True
 
     def trim(self, keep: Path) -> None:
-        """Remove the longest unused models above the limit, but not `keep`, and whatever a killed preparation left."""
+        """Remove the longest unused models above the limit, but not `keep`."""
         models = sorted(self._folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         total = keep.stat().st_size
         for path in models:
@@ -42,7 +44,4 @@ class ModelCache:
                 continue
             total += path.stat().st_size
             if total > self._limit_bytes:
-                path.unlink(missing_ok=True)
-        for path in self._folder.iterdir():
-            if path.suffix != ".onnx":
                 path.unlink(missing_ok=True)

@@ -28,6 +28,9 @@ from backbench.v1 import error_pb2
 
 STATUS_KEY = "grpc-status-details-bin"
 _PREFIX = "ERROR_REASON_"
+# gRPC refuses metadata above 8 KiB, and the text travels twice, once with up to three bytes for one.
+_TEXT_BYTES = 1500
+_NOUN_BYTES = 200
 # What a status without a detail means: gRPC itself made it.
 _BARE: dict[grpc.StatusCode, type[BackbenchError]] = {
     grpc.StatusCode.UNAVAILABLE: AgentUnreachable,
@@ -47,11 +50,17 @@ def code_of(error: BackbenchError) -> grpc.StatusCode:
     return grpc.StatusCode[error.code]
 
 
+def text_of(error: BackbenchError) -> str:
+    """The status message of an error: its text, cut where a longer one would not fit into gRPC's metadata."""
+    return _cut(error.message, _TEXT_BYTES)
+
+
 def trailers_of(error: BackbenchError) -> tuple[tuple[str, bytes], ...]:
     """The trailing metadata that carries an error's reason and nouns."""
-    detail = error_pb2.ErrorDetail(reason=error_pb2.ErrorReason.Value(_PREFIX + error.reason), details=error.details)
+    nouns = {_cut(name, _NOUN_BYTES): _cut(value, _NOUN_BYTES) for name, value in error.details.items()}
+    detail = error_pb2.ErrorDetail(reason=error_pb2.ErrorReason.Value(_PREFIX + error.reason), details=nouns)
     number: int = code_of(error).value[0]
-    status = status_pb2.Status(code=number, message=error.message)
+    status = status_pb2.Status(code=number, message=text_of(error))
     status.details.add().Pack(detail)
     return ((STATUS_KEY, status.SerializeToString()),)
 
@@ -78,6 +87,14 @@ def _class_of(detail: error_pb2.ErrorDetail, code: grpc.StatusCode) -> type[Back
     if detail.reason not in error_pb2.ErrorReason.values():
         return _GROUPS.get(code)
     return ERRORS.get(error_pb2.ErrorReason.Name(detail.reason).removeprefix(_PREFIX))
+
+
+def _cut(text: str, limit: int) -> str:
+    # What UTF-8 cannot carry, such as the odd bytes of a file's name, becomes a question mark.
+    data = text.encode("utf-8", "replace")
+    if len(data) <= limit:
+        return data.decode("utf-8")
+    return data[: limit - 3].decode("utf-8", "ignore") + "…"
 
 
 def _detail(value: bytes) -> error_pb2.ErrorDetail | None:

@@ -10,18 +10,21 @@ import json
 import sys
 from pathlib import Path
 
-from backbench.domain.errors import BackbenchError, ShapeMismatch
+from backbench.domain.errors import BackbenchError, DiskFull, ShapeMismatch, StoreUnusable
 from backbench.domain.run import FailureReason
 
 
 def main(arguments: list[str]) -> int:
     """Write the model for one size to the destination; 0 when it is there, whole."""
     source, destination, kind, batch, height, width = arguments
-    from backbench.models import skeleton
+    from backbench.models.onnx_input import onnx_for_size
+    from backbench.models.skeleton import materialise
 
-    make = skeleton.materialise if kind == "skeleton" else skeleton.onnx_for_size
+    make = materialise if kind == "skeleton" else onnx_for_size
     try:
         make(Path(source), Path(destination), batch=int(batch), height=int(height), width=int(width))
+    except (DiskFull, StoreUnusable) as error:
+        return _fail(FailureReason.DISK_FULL, str(error))
     except BackbenchError as error:
         refused = isinstance(error, ShapeMismatch)
         reason = FailureReason.SHAPE_MISMATCH if refused else FailureReason.INVALID_MODEL

@@ -1,0 +1,224 @@
+"""What an ONNX file takes and gives, and fixing its input to one size."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import onnx
+import onnx.checker
+import onnx.shape_inference
+
+from backbench.domain.errors import InvalidModel, ShapeMismatch
+from backbench.domain.preprocess import Interpolation, Preprocess
+from backbench.models.onnx_file import StoredTensor, first_line, read_model, write_model
+
+PREPROCESS_KEY = "backbench.preprocess"
+MODEL_KEY = "backbench.model"
+SKELETON_KEY = "backbench.skeleton"
+
+Dim = int | str
+"""A fixed length, or the name of a symbolic one ("?" where it has none)."""
+
+_IMAGE_TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+_WIDTHS = {
+    onnx.TensorProto.FLOAT: 4,
+    onnx.TensorProto.FLOAT16: 2,
+    onnx.TensorProto.DOUBLE: 8,
+    onnx.TensorProto.BFLOAT16: 2,
+    onnx.TensorProto.INT8: 1,
+    onnx.TensorProto.UINT8: 1,
+    onnx.TensorProto.INT32: 4,
+    onnx.TensorProto.INT64: 8,
+}
+_FLOAT_TYPES = (*_IMAGE_TYPES, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+_LARGE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class OutputContract:
+    """One output of a model."""
+
+    name: str
+    dims: tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InputContract:
+    """What a model takes and gives; `parameters` counts its floating-point initialisers' numbers.
+
+    `preprocess` is None where the file does not state how an image becomes its input.
+    """
+
+    name: str
+    dims: tuple[Dim, Dim, Dim, Dim]
+    dtype: str
+    outputs: tuple[OutputContract, ...]
+    opset: int
+    preprocess: Preprocess | None
+    parameters: int
+    skeleton: bool
+
+
+def inspect_input(path: Path) -> InputContract:
+    """What the model in `path` takes and gives; raises InvalidModel for a file that cannot be profiled."""
+    model = read_model(path)
+    image = image_input(model, path)
+    skeleton = SKELETON_KEY in metadata(model)
+    if not skeleton:
+        _check(model, path)
+    batch, channels, height, width = dims_of(image)
+    return InputContract(
+        name=image.name,
+        dims=(batch, channels, height, width),
+        dtype=onnx.TensorProto.DataType.Name(image.type.tensor_type.elem_type).lower(),
+        outputs=tuple(OutputContract(output.name, dims_of(output)) for output in model.graph.output),
+        opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+        preprocess=_preprocess(model, path),
+        parameters=sum(
+            math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _FLOAT_TYPES
+        ),
+        skeleton=skeleton,
+    )
+
+
+def onnx_for_size(source: Path, destination: Path, *, batch: int, height: int, width: int) -> None:
+    """Write the model in `source` with its input fixed to (batch, 3, height, width).
+
+    Raises InvalidModel for a file that cannot be profiled and ShapeMismatch, saying what the model takes, where one of
+    its fixed dimensions differs or its graph does not work at this size.
+    """
+    model = read_model(source)
+    image_input(model, source)
+    if SKELETON_KEY in metadata(model):
+        raise InvalidModel(f"{source}: this is a skeleton, which has no weights; materialise it instead")
+    _check(model, source)
+    tensors = [StoredTensor(tensor) for tensor in model.graph.initializer]
+    write_model(destination, frame_for_size(model, source, batch=batch, height=height, width=width), tensors)
+
+
+def frame_for_size(model: onnx.ModelProto, path: Path, *, batch: int, height: int, width: int) -> onnx.ModelProto:
+    """`model` for one size, without initialisers and intermediate shapes, its outputs' shapes worked out."""
+    frame = without_weights(model)
+    asked = (batch, 3, height, width)
+    dims = dims_of(image_input(frame, path))
+    if min(asked) < 1 or any(isinstance(have, int) and have != want for have, want in zip(dims, asked, strict=True)):
+        taken = "x".join(str(dim) for dim in dims)
+        wanted = "x".join(str(side) for side in asked)
+        raise ShapeMismatch(f"{path}: the model takes {taken} (batch x channels x height x width), not {wanted}")
+    symbols = {have: want for have, want in zip(dims, asked, strict=True) if isinstance(have, str) and have != "?"}
+    for value in [*frame.graph.input, *frame.graph.output]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                dim.dim_value = symbols[dim.dim_param]
+    for dim, side in zip(image_input(frame, path).type.tensor_type.shape.dim, asked, strict=True):
+        dim.dim_value = side
+    try:
+        inferred = onnx.shape_inference.infer_shapes(frame, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ShapeMismatch(f"{path}: the graph does not work at {height}x{width} ({first_line(error)})") from error
+    for output, known in zip(frame.graph.output, inferred.graph.output, strict=True):
+        output.CopyFrom(known)
+    del frame.graph.initializer[:]
+    return frame
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of `model` whose large initialisers have a type and a shape only, and which has no intermediate shapes."""
+    copy = onnx.ModelProto()
+    for field, value in model.ListFields():
+        if field.name == "graph":
+            continue
+        if field.is_repeated:
+            getattr(copy, field.name).extend(value)
+        else:
+            setattr(copy, field.name, value)
+    for field, value in model.graph.ListFields():
+        if field.name in ("initializer", "value_info"):
+            continue
+        if field.is_repeated:
+            getattr(copy.graph, field.name).extend(value)
+        else:
+            setattr(copy.graph, field.name, value)
+    for tensor in model.graph.initializer:
+        light = tensor.data_type in _FLOAT_TYPES and math.prod(tensor.dims) >= _LARGE
+        copy.graph.initializer.append(shape_only(tensor) if light else tensor)
+    return copy
+
+
+def shape_only(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """`tensor`'s name, type and shape, without its numbers."""
+    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """The model's own key-value pairs."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def image_input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
+    """The one image input, float NCHW with three channels; raises InvalidModel where there is none such."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) != 1:
+        found = ", ".join(value.name for value in inputs) or "none"
+        raise InvalidModel(f"{path}: it must have one input, an image; it has {len(inputs)} ({found})")
+    tensor = inputs[0].type.tensor_type
+    dims = dims_of(inputs[0])
+    if tensor.elem_type not in _IMAGE_TYPES or len(dims) != 4 or dims[1] != 3:
+        dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        shape = "x".join(str(dim) for dim in dims) or "no shape"
+        raise InvalidModel(
+            f"{path}: its input '{inputs[0].name}' is {dtype} {shape}; export it with a float image input, batch x 3 x"
+            " height x width"
+        )
+    return inputs[0]
+
+
+def dims_of(value: onnx.ValueInfoProto) -> tuple[Dim, ...]:
+    """A value's dimensions, each a length or the name of one."""
+    return tuple(
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim
+    )
+
+
+def _check(model: onnx.ModelProto, path: Path) -> None:
+    """Compare the weights' bytes with their shapes (not every onnx release does) and the graph with onnx's rules."""
+    for tensor in model.graph.initializer:
+        if tensor.HasField("raw_data") and len(tensor.raw_data) < math.prod(tensor.dims) * _WIDTHS.get(
+            tensor.data_type, 0
+        ):
+            raise InvalidModel(f"{path}: the weights of '{tensor.name}' are cut short; export or copy the model again")
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise InvalidModel(
+            f"{path}: not a sound ONNX model ({first_line(error)}); export or copy the model again"
+        ) from error
+
+
+def _preprocess(model: onnx.ModelProto, path: Path) -> Preprocess | None:
+    text = metadata(model).get(PREPROCESS_KEY)
+    if text is None:
+        return None
+    try:
+        return _preprocess_from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidModel(
+            f"{path}: its metadata '{PREPROCESS_KEY}' cannot be used ({first_line(error)}); correct or remove it"
+        ) from error
+
+
+def _preprocess_from_json(values: dict[str, Any]) -> Preprocess:
+    red, green, blue = (float(number) for number in values["mean"])
+    red_std, green_std, blue_std = (float(number) for number in values["std"])
+    crop_ratio, interpolation = float(values["crop_ratio"]), values["interpolation"]
+    numbers = (red, green, blue, red_std, green_std, blue_std)
+    if not all(map(math.isfinite, numbers)) or min(red_std, green_std, blue_std) <= 0 or not 0 < crop_ratio <= 1:
+        raise ValueError("a number is out of range")
+    if interpolation not in get_args(Interpolation):
+        raise ValueError(f"interpolation is one of {', '.join(get_args(Interpolation))}")
+    return Preprocess((red, green, blue), (red_std, green_std, blue_std), interpolation, crop_ratio)
