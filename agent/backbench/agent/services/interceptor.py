@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import grpc
 
 from backbench.domain.errors import BackbenchError
-from backbench.wire.status import code_of, trailers_of
+from backbench.wire.status import code_of, text_of, trailers_of
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def _stream(call: Any) -> Any:
 
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: BackbenchError) -> NoReturn:
-    await context.abort(code_of(error), error.message, trailers_of(error))
+    await context.abort(code_of(error), text_of(error), trailers_of(error))
 
 
 async def _admit(context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:

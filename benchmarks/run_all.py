@@ -1,0 +1,100 @@
+"""Every benchmark in one run, printed as ratios; `--json FILE` keeps them with a description of the machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import footprint
+import latency
+import overhead
+import upload
+
+from backbench.models.catalog import names
+
+_WIDTH = 66
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here")
+    options = parser.parse_args()
+    results: dict[str, object] = {"machine": _machine()}
+    print(f"machine: {results['machine']}\n")
+    results["latency"] = _latency()
+    results["overhead"] = _overhead()
+    results["upload"] = _upload()
+    results["footprint"] = _footprint()
+    results["skeleton"] = _skeleton()
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        print(f"\nwritten to {options.json}")
+
+
+def _latency() -> object:
+    rows = latency.run()
+    for row in rows:
+        line(f"reported p50 / bare loop, {row['model']}, {row['inputs']}", row["ratio"], "0.98-1.02")
+        line("    processor time of the agent a frame, µs", row["agent_cpu_us_per_frame"], "information")
+    return rows
+
+
+def _overhead() -> object:
+    costs = overhead.loop_cost_us()
+    line("cost of the worker's loop a frame, µs", costs["loop_us_per_frame"], "< 10")
+    return costs
+
+
+def _upload() -> object:
+    result = upload.run()
+    line("upload throughput / plain socket copy", result["upload_over_copy"], "information")
+    line("bytes sent for an artifact that is held", result["bytes_sent_for_a_held_artifact"], "0")
+    return result
+
+
+def _footprint() -> object:
+    result = footprint.run()
+    line("idle agent, resident MB", result["idle_resident_mb"], "< 80")
+    line("agent listens after, s", result["listening_after_s"], "< 1.5")
+    line("agent has described the device after, s", result["device_described_after_s"], "information")
+    return result
+
+
+def _skeleton() -> object:
+    rows = []
+    script = Path(__file__).with_name("skeleton_latency.py")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names():
+            destination = Path(folder) / f"{name}.json"
+            command = [sys.executable, str(script), name, "--json", str(destination)]
+            subprocess.run(command, check=False, stdout=sys.stderr)
+            rows.append(json.loads(destination.read_text()))
+            line(f"skeleton / ordinary weights p50, {name}", rows[-1]["ratio_p50"], "0.97-1.03")
+            line("    two equal models, for comparison", rows[-1]["ratio_null_p50"], "information")
+    return rows
+
+
+def line(name: str, value: object, target: str) -> None:
+    """One result with what it should be."""
+    print(f"{name:<{_WIDTH}} {value:>9.3f}   {target}", flush=True)
+
+
+def _machine() -> dict[str, object]:
+    model = next((text for text in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in text), ":")
+    return {
+        "processor": model.partition(":")[2].strip() or platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+if __name__ == "__main__":
+    main()
