@@ -1,0 +1,1 @@
+"""Statistics and judgements: pure functions on numpy arrays, no input or output."""

@@ -1,0 +1,192 @@
+"""The `backbench.run/1` document of a run: what was asked, what was measured, under which conditions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+from backbench.controller.analysis.budgets import judge, overall
+from backbench.controller.analysis.latency import SPANS, Columns, counts, distribution_ms, spans_ns, throughput_fps
+from backbench.controller.analysis.percentiles import RULE, insufficient
+from backbench.controller.analysis.validity import judge_validity
+from backbench.controller.store.records import RunRecord
+from backbench.domain.event import LaunchReport, RunResult
+from backbench.domain.run import LaunchPurpose, RunSpec, Scenario
+from backbench.domain.telemetry import TelemetryBlock
+
+MEMORY_DEFINITION = (
+    "highest resident set (VmHWM) of a fresh worker process in which nothing is timed, "
+    "interpreter and libraries included; MB are 10^6 bytes"
+)
+_HASH_DIGITS = 16
+
+
+def build(
+    record: RunRecord,
+    result: RunResult,
+    launches: Sequence[LaunchReport],
+    frames: Columns,
+    telemetry: Sequence[TelemetryBlock],
+    files: Mapping[str, str],
+) -> dict[str, Any]:
+    """The document; whatever was not measured is None."""
+    spec = record.spec
+    spans = {name: distribution_ms(span) for name, span in spans_ns(frames).items()}
+    timed = [launch for launch in launches if launch.purpose is LaunchPurpose.TIMED]
+    memory = _memory([launch for launch in launches if launch.purpose is LaunchPurpose.MEMORY])
+    facts = dict((timed or list(launches))[0].facts) if launches else {}
+    count = counts(frames)
+    budgets = judge(record.budgets, spans["service"], None if memory is None else memory["peak"])
+    return {
+        "schema": "backbench.run/1",
+        "run_id": spec.run_id,
+        "state": result.state.value,
+        "created": datetime.fromtimestamp(record.created_unix_ns / 1e9, timezone.utc).isoformat(timespec="seconds"),
+        "failure": _failure(result),
+        "model": {
+            "name": spec.model.name,
+            "artifact": spec.model.sha256,
+            "source": spec.model.source,
+            "size": [spec.height, spec.width],
+            "precision": spec.model.precision,
+        },
+        "device": _device(record),
+        "backend": {
+            "name": spec.backend.name,
+            "version": facts.get("backend_version"),
+            "providers": facts["providers"].split(",") if "providers" in facts else None,
+        },
+        "scenario": _scenario(spec.scenario),
+        "contract": _hashed(_contract(spec, facts)),
+        "fingerprint": _hashed(_fingerprint(record, result)),
+        "frames": count,
+        "latency_ms": {name: spans[name] for name in SPANS},
+        "percentile_rule": RULE,
+        "insufficient": insufficient(count["completed"]),
+        "throughput_fps": throughput_fps(frames),
+        "memory_mb": memory,
+        "cold_start_ms": _cold_start(timed),
+        "counters": dict(timed[0].counters) if timed else None,
+        "thermal": _thermal(telemetry),
+        "energy_j_per_frame": None,
+        "validity": judge_validity(result.state.value, count, _clock_range_ppm(telemetry)),
+        "budgets": budgets,
+        "verdict": overall(budgets),
+        "files": dict(files),
+    }
+
+
+def runs_document(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several runs in one document."""
+    return {"schema": "backbench.runs/1", "runs": list(documents)}
+
+
+def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that defines what a latency of this run means, but for the model itself."""
+    images = [image.sha256 for image in spec.inputs.images]
+    return {
+        **dict(sorted(facts.items())),
+        "precision": spec.model.precision,
+        "batch": spec.batch,
+        "size": [spec.height, spec.width],
+        "scenario": _scenario(spec.scenario),
+        "percentile_rule": RULE,
+        "preprocess": asdict(spec.preprocess) if images else None,
+        "inputs_digest": _digest(images or [spec.inputs.seed, spec.inputs.synthetic_count]),
+        "telemetry_rate_hz": spec.telemetry_rate_hz,
+        "regime": spec.regime,
+    }
+
+
+def _fingerprint(record: RunRecord, result: RunResult) -> dict[str, Any]:
+    """Everything about the device that moves a number."""
+    device = record.device
+    if device is None:
+        return {"device": None}
+    identity = asdict(device.identity)
+    for name in ("conditions", "hostname"):  # the one is added below, the other moves no number
+        identity.pop(name)
+    return {
+        **identity,
+        "agent_version": device.agent_version,
+        "simulated": device.simulated,
+        **{f"condition.{name}": value for name, value in sorted(result.conditions_start.items())},
+        "conditions_changed": result.conditions_start != result.conditions_end,
+    }
+
+
+def _hashed(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"hash": _digest(fields), **fields}
+
+
+def _digest(value: object) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_DIGITS]
+
+
+def _device(record: RunRecord) -> dict[str, Any]:
+    device = record.device
+    identity = device.identity if device else None
+    board = (identity.board or identity.soc or identity.machine) if identity else ""
+    return {"name": record.device_name, "board": board or None, "simulated": bool(device and device.simulated)}
+
+
+def _scenario(scenario: Scenario) -> dict[str, Any]:
+    fields = asdict(scenario)
+    for name in ("name", "queue_policy"):
+        fields[name] = fields[name].value if fields[name] is not None else None
+    return fields
+
+
+def _failure(result: RunResult) -> dict[str, Any] | None:
+    return None if result.failure is None else {**asdict(result.failure), "reason": result.failure.reason.value}
+
+
+def _memory(launches: Sequence[LaunchReport]) -> dict[str, Any] | None:
+    phases = {
+        phase.name: {"peak": phase.peak_bytes / 1e6, "resident": phase.resident_bytes / 1e6}
+        for launch in launches
+        for phase in launch.memory
+    }
+    if not phases:
+        return None
+    peak = max(phase["peak"] for phase in phases.values())
+    return {"peak": peak, "definition": MEMORY_DEFINITION, "phases": phases}
+
+
+def _cold_start(timed: Sequence[LaunchReport]) -> dict[str, Any] | None:
+    if not timed or not timed[0].phases:
+        return None
+    phases = {phase.name: phase.duration_ns / 1e6 for phase in timed[0].phases}
+    return {"total": sum(length for name, length in phases.items() if name != "warmup"), "phases": phases}
+
+
+def _thermal(telemetry: Sequence[TelemetryBlock]) -> dict[str, Any] | None:
+    """First, last and highest value of every temperature in degrees Celsius; None where none was read."""
+    found: dict[str, list[int]] = {}
+    for block in telemetry:
+        for column in block.columns:
+            if column.channel.startswith("temperature."):
+                found.setdefault(column.channel, []).extend(value for value in column.values if value is not None)
+    rows = {name: values for name, values in found.items() if values}
+    return {
+        name: {"start": values[0] / 1e3, "end": values[-1] / 1e3, "max": max(values) / 1e3, "unit": "C"}
+        for name, values in rows.items()
+    } or None
+
+
+def _clock_range_ppm(telemetry: Sequence[TelemetryBlock]) -> int | None:
+    """How far the processors' clocks moved in the run, in millionths of the highest; None where none was read."""
+    values = [
+        value
+        for block in telemetry
+        for column in block.columns
+        if column.channel.startswith("frequency.cpu")
+        for value in column.values
+        if value is not None
+    ]
+    return round((max(values) - min(values)) / max(values) * 1e6) if values else None

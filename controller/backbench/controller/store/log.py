@@ -1,0 +1,82 @@
+"""A run's events while it is followed: appended once each, in order, by one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from backbench.domain.errors import JournalCorrupt, StoreUnusable
+from backbench.domain.event import RunEvent, RunResult
+from backbench.wire.event import event_from_bytes, event_to_bytes
+from backbench.wire.records import RecordWriter, read_records
+
+
+class EventLog:
+    """A context manager over one run's log. Raises StoreUnusable when another process holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise StoreUnusable(
+                f"run {path.parent.name} is being followed by another process; wait for it or end it"
+            ) from None
+        try:
+            self._writer = RecordWriter(path)
+        except OSError as error:
+            os.close(self._lock)
+            raise StoreUnusable(
+                f"{path} cannot be written: {error.strerror}; see to it or choose another --store"
+            ) from error
+        self._ended = any(isinstance(event.event, RunResult) for event in self.events())
+
+    @property
+    def next_sequence(self) -> int:
+        """Number of the first event that is not here yet."""
+        return self._writer.last_sequence + 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run's result is here."""
+        return self._ended
+
+    def append(self, event: RunEvent) -> bool:
+        """Keep an event; False for progress and for one that is here already. Raises JournalCorrupt for a gap."""
+        if event.sequence is None or event.sequence < self.next_sequence:
+            return False
+        if event.sequence > self.next_sequence:
+            raise JournalCorrupt(
+                f"event {event.sequence} came where {self.next_sequence} was due; follow the run again"
+            )
+        self._writer.append(event.sequence, event_to_bytes(event))
+        self._ended = self._ended or isinstance(event.event, RunResult)
+        return True
+
+    def sync(self) -> None:
+        """Put everything onto the disk."""
+        self._writer.sync()
+
+    def events(self) -> Iterator[RunEvent]:
+        """Every event that is here, in order."""
+        for _, payload, _ in read_records(self._path):
+            yield event_from_bytes(payload)
+
+    def close(self) -> None:
+        """Sync, and let others in."""
+        self._writer.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,42 @@
+"""The tables of the store's SQLite file."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Index, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Metadata of the store."""
+
+
+class DeviceRow(Base):
+    """One named device."""
+
+    __tablename__ = "device"
+
+    name: Mapped[str] = mapped_column(String, primary_key=True)
+    address: Mapped[str]
+    added_unix_ns: Mapped[int] = mapped_column(BigInteger)
+    device: Mapped[bytes | None]
+    ca_file: Mapped[str | None]
+    certificate_file: Mapped[str | None]
+    key_file: Mapped[str | None]
+
+
+class RunRow(Base):
+    """One run. `spec` and `device` are messages of the wire contract, `document` and `budgets` JSON."""
+
+    __tablename__ = "run"
+    __table_args__ = (Index("run_by_time", "created_unix_ns"), Index("run_by_device", "device_name"))
+
+    run_id: Mapped[str] = mapped_column(String, primary_key=True)
+    device_name: Mapped[str]
+    device: Mapped[bytes | None]
+    spec: Mapped[bytes]
+    state: Mapped[str]
+    budgets: Mapped[str]
+    created_unix_ns: Mapped[int] = mapped_column(BigInteger)
+    finished_unix_ns: Mapped[int | None] = mapped_column(BigInteger)
+    document: Mapped[str | None]
+    group: Mapped[str]
