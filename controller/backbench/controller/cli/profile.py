@@ -1,0 +1,96 @@
+"""`backbench profile`: models on a device, followed to the end, judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backbench.controller.cli.options import DeviceName, Insecure, Json, Strict, open_store
+
+if TYPE_CHECKING:
+    from backbench.controller.operations.plan import ProfileRequest
+
+
+def profile(  # noqa: PLR0913
+    context: typer.Context,
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL", help="A backbone (see backbench models) or an .onnx file.")
+    ],
+    device: DeviceName,
+    size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Input size: 224 or HEIGHTxWIDTH; default: the model's own.")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Images in one inference.")] = 1,
+    frames: Annotated[int, typer.Option(metavar="N", help="Timed frames.")] = 1000,
+    warmup: Annotated[int, typer.Option(metavar="N", help="Frames before them.")] = 20,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="An image or a folder of images; default: synthetic images.")
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(metavar="BUDGET", help='A limit such as "p99<=30ms" or "memory<=256MB"; repeatable.'),
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="NAME", help="What executes the model.")] = "onnxruntime",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="Threads within an operator; default: the device chooses.")
+    ] = None,
+    spin: Annotated[bool, typer.Option("--spin/--no-spin", help="Whether waiting threads spin.")] = True,
+    precision: Annotated[str, typer.Option(metavar="NAME", help="as-model or what the backend offers.")] = "as-model",
+    telemetry_rate: Annotated[
+        float, typer.Option(metavar="HZ", help="Telemetry samples a second, 0 to 10; 0 for none.")
+    ] = 2.0,
+    memory_pass: Annotated[
+        bool, typer.Option(" /--no-memory-pass", help="Leave out the pass that measures memory.")
+    ] = True,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for one run.")] = 3600.0,
+    name: Annotated[str, typer.Option(metavar="TEXT", help="A name kept with the runs.")] = "",
+    insecure: Insecure = False,
+    strict: Strict = False,
+    json: Json = False,
+) -> int:
+    """Measure models on a device and judge them by their budgets.
+
+    backbench profile resnet50 --device orin --size 224 --budget "p99<=30ms"
+    """
+    from backbench.controller.operations.plan import ProfileRequest
+
+    request = ProfileRequest(
+        models=tuple(models),
+        device=device,
+        size=size,
+        batch=batch,
+        frames=frames,
+        warmup=warmup,
+        inputs=inputs,
+        budgets=tuple(budget or ()),
+        backend=backend,
+        threads=threads,
+        spin=spin,
+        precision=precision,
+        telemetry_rate_hz=telemetry_rate,
+        memory_pass=memory_pass,
+        timeout_s=timeout,
+        name=name,
+    )
+    return _profile(context, request, insecure=insecure, strict=strict, json=json)
+
+
+def _profile(context: typer.Context, request: ProfileRequest, *, insecure: bool, strict: bool, json: bool) -> int:
+    from backbench.controller.cli.interrupts import interrupts
+    from backbench.controller.cli.progress import shown
+    from backbench.controller.cli.runs import print_runs
+    from backbench.controller.cli.verdict import INTERRUPTED, status_of
+    from backbench.controller.operations import profile
+    from backbench.controller.operations.plan import plan_profile
+    from backbench.controller.operations.stop import Stop
+
+    store = open_store(context)
+    plan = plan_profile(request)
+    stop = Stop()
+    with interrupts(stop), shown() as observer:
+        records = profile.profile(store, plan, observer, stop, insecure)
+    documents = [record.document for record in records]
+    print_runs(documents, json=json, several=len(plan.models) > 1)
+    return INTERRUPTED if stop.requested else status_of(documents, strict)

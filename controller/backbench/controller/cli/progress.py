@@ -1,0 +1,161 @@
+"""Progress on standard error: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from backbench.controller.cli.output import print_note
+from backbench.controller.operations.observer import Observer
+from backbench.domain.errors import BackbenchError
+from backbench.domain.event import LogLine, Progress, RunEvent
+from backbench.domain.frame import FrameBlock
+from backbench.domain.run import RunSpec
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+_LINE_S = 10.0
+_MEGABYTE = 10**6
+
+
+class Shown(Observer, AbstractContextManager["Shown"]):
+    """An observer for the length of a block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the terminal as it was."""
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        print_note(text)
+
+    def cut(self, error: BackbenchError) -> None:
+        """Say so once."""
+        self.note(f"connection lost, trying again ({error.message})")
+
+
+def shown() -> Shown:
+    """What suits standard error."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+class Lines(Shown):
+    """A line for every step, and one every ten seconds within a long one."""
+
+    def __init__(self) -> None:
+        self._run = ""
+        self._stage = ""
+        self._said_s = 0.0
+        self._pushed = ""
+
+    def pushing(self, name: str, done_bytes: int, size_bytes: int) -> None:  # noqa: ARG002
+        """One line for every file that takes a while."""
+        if name != self._pushed and size_bytes >= _MEGABYTE:
+            self._pushed = name
+            self.note(f"pushing {name} ({size_bytes / _MEGABYTE:.1f} MB)")
+
+    def started(self, spec: RunSpec, place: int, count: int) -> None:
+        """Name the run."""
+        self._run = spec.run_id[-8:]
+        self._stage = ""
+        self.note(f"run {spec.run_id}: {spec.model.name} at {spec.height}x{spec.width}, {place} of {count}")
+
+    def happened(self, event: RunEvent) -> None:
+        """Show stages and the device's log."""
+        happening = event.event
+        if isinstance(happening, Progress):
+            now_s = time.monotonic()
+            if happening.stage != self._stage or now_s - self._said_s >= _LINE_S:
+                self._stage, self._said_s = happening.stage, now_s
+                self.note(f"run {self._run}: {_progress_text(happening)}")
+        elif isinstance(happening, LogLine):
+            self.note(f"run {self._run}: {happening.level}: {happening.text}")
+
+
+class Bars(Shown):
+    """A bar for what is going on, gone when it is done."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bars = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._pushes: dict[str, TaskID] = {}
+        self._task: TaskID | None = None
+        self._title = ""
+        self._p50 = ""
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def note(self, text: str) -> None:
+        """Print it above the bars."""
+        self._bars.console.print(f"backbench: {text}", markup=False, highlight=False)
+
+    def pushing(self, name: str, done_bytes: int, size_bytes: int) -> None:
+        """A bar a file."""
+        task = self._pushes.get(name)
+        if task is None:
+            task = self._pushes[name] = self._bars.add_task(f"push {name}", total=size_bytes, detail="")
+        detail = f"{done_bytes / _MEGABYTE:.1f}/{size_bytes / _MEGABYTE:.1f} MB"
+        self._bars.update(task, completed=done_bytes, detail=detail, visible=done_bytes < size_bytes)
+
+    def started(self, spec: RunSpec, place: int, count: int) -> None:
+        """A bar a run."""
+        self._p50 = ""
+        self._title = f"[{place}/{count}] {spec.model.name} {spec.height}x{spec.width}".replace("[", "\\[")
+        self._task = self._bars.add_task(self._title, total=None, detail="waiting")
+
+    def happened(self, event: RunEvent) -> None:
+        """Move the bar."""
+        happening = event.event
+        if isinstance(happening, FrameBlock):
+            self._p50 = _p50_text(happening)
+        elif isinstance(happening, LogLine):
+            self.note(f"{happening.level}: {happening.text}")
+        elif isinstance(happening, Progress) and self._task is not None:
+            detail = _progress_text(happening) + self._p50
+            self._bars.update(self._task, completed=happening.done_count, total=happening.total_count, detail=detail)
+
+    def ended(self) -> None:
+        """Take the bar away."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
+
+
+def _progress_text(progress: Progress) -> str:
+    if progress.queue_position:
+        return f"{progress.stage}, {progress.queue_position} before it"
+    if progress.total_count:
+        return f"{progress.stage} {progress.done_count}/{progress.total_count}"
+    return progress.stage
+
+
+def _p50_text(block: FrameBlock) -> str:
+    service = sorted(
+        done - begun
+        for done, begun in zip(block.done_ns, block.dequeued_ns, strict=False)
+        if done is not None and begun is not None
+    )
+    return f", p50 {service[len(service) // 2] / 1e6:.2f} ms" if service else ""

@@ -1,0 +1,6 @@
+"""The agent's services as Python calls: domain objects in and out, domain errors, no messages."""
+
+from backbench.controller.client.agent import AgentClient
+from backbench.controller.client.channel import Security
+
+__all__ = ["AgentClient", "Security"]

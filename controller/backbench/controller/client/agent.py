@@ -1,0 +1,147 @@
+"""The client of one agent: every call of its three services, with domain objects on this side."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+
+from backbench.controller.client.address import normal_address
+from backbench.controller.client.calls import PATIENCE_S, Calls
+from backbench.controller.client.channel import Security, open_channel
+from backbench.controller.client.uploads import Progress, Upload, Uploader, ignore
+from backbench.domain.artifact import Artifact, ArtifactKind
+from backbench.domain.device import PROTOCOL_REVISION, Device
+from backbench.domain.event import RunEvent
+from backbench.domain.run import SECOND_NS, Lease, Run, RunSpec
+from backbench.v1 import artifact_pb2, artifact_pb2_grpc, device_pb2, device_pb2_grpc, run_pb2, run_pb2_grpc
+from backbench.wire.event import event_from_pb
+from backbench.wire.mapping import from_message, to_message
+
+_FIND_AT_ONCE = 4096
+_CANCEL_S = 60.0
+
+
+class AgentClient:
+    """One agent, over one connection that is made with the first call. Every error is a BackbenchError.
+
+    >>> with AgentClient("127.0.0.1:50061") as client:  # doctest: +SKIP
+    ...     client.get_device().identity.board
+    """
+
+    def __init__(self, address: str, security: Security | None = None, patience_s: float = PATIENCE_S) -> None:
+        self.address = normal_address(address)
+        self._channel = open_channel(self.address, security or Security())
+        self._calls = Calls(self.address, patience_s)
+        self._devices = device_pb2_grpc.DeviceServiceStub(self._channel)
+        self._artifacts = artifact_pb2_grpc.ArtifactServiceStub(self._channel)
+        self._runs = run_pb2_grpc.RunServiceStub(self._channel)
+        self._uploader = Uploader(self._artifacts, self._calls)
+
+    def __enter__(self) -> AgentClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection up; calls going on end."""
+        self._channel.close()
+
+    def get_device(self) -> Device:
+        """Who this device is and what it can do."""
+        answer = self._calls.repeated(self._devices.GetDevice, device_pb2.GetDeviceRequest())
+        return from_message(answer.device, Device)
+
+    def find_missing(self, digests: Sequence[str]) -> tuple[str, ...]:
+        """Those of the digests that the agent does not hold, in order, each once."""
+        wanted = list(dict.fromkeys(digests))
+        missing: list[str] = []
+        for start in range(0, len(wanted), _FIND_AT_ONCE):
+            request = artifact_pb2.FindMissingRequest(sha256=wanted[start : start + _FIND_AT_ONCE])
+            missing += self._calls.repeated(self._artifacts.FindMissing, request).sha256
+        return tuple(missing)
+
+    def query_upload(self, sha256: str) -> tuple[int, bool]:
+        """Bytes stored of an upload, and whether the artifact is complete and visible."""
+        return self._uploader.committed(sha256)
+
+    def upload(self, path: Path, sha256: str, kind: ArtifactKind, name: str, progress: Progress | None = None) -> int:
+        """Send a file from where an earlier attempt stopped; returns the bytes sent now. Raises OSError."""
+        return self._uploader.send(Upload(path, kind, name), sha256, progress or ignore)
+
+    def list_artifacts(self) -> tuple[Artifact, ...]:
+        """Artifacts held, newest first."""
+        answer = self._calls.repeated(self._artifacts.ListArtifacts, artifact_pb2.ListArtifactsRequest())
+        return tuple(from_message(artifact, Artifact) for artifact in answer.artifacts)
+
+    def delete_artifact(self, sha256: str) -> None:
+        """Remove one artifact. Raises ArtifactNotFound, DeviceBusy."""
+        self._calls.once(self._artifacts.DeleteArtifact, artifact_pb2.DeleteArtifactRequest(sha256=sha256))
+
+    def submit_run(self, spec: RunSpec, lease: Lease | None = None) -> Run:
+        """Queue a run; sent again with the same run id it returns the run that exists."""
+        request = run_pb2.SubmitRunRequest(
+            spec=to_message(spec, run_pb2.RunSpec()),
+            lease_id=lease.lease_id if lease else "",
+            epoch=lease.epoch if lease else 0,
+            protocol_revision=PROTOCOL_REVISION,
+            client="backbench",
+        )
+        return from_message(self._calls.repeated(self._runs.SubmitRun, request).run, Run)
+
+    def get_run(self, run_id: str) -> Run:
+        """One run. Raises RunNotFound."""
+        return from_message(self._calls.repeated(self._runs.GetRun, run_pb2.GetRunRequest(run_id=run_id)).run, Run)
+
+    def list_runs(self) -> tuple[Run, ...]:
+        """Runs that the agent has, newest first."""
+        answer = self._calls.repeated(self._runs.ListRuns, run_pb2.ListRunsRequest())
+        return tuple(from_message(run, Run) for run in answer.runs)
+
+    def watch_run(self, run_id: str, from_sequence: int = 1) -> Generator[RunEvent, None, None]:
+        """A run's events from a number on, then live; ends after the result.
+
+        One stream, never resumed here: AgentUnreachable when it is cut. Close the iterator to hang up.
+        """
+        call = self._runs.WatchRun(run_pb2.WatchRunRequest(run_id=run_id, from_sequence=from_sequence))
+        try:
+            for response in call:
+                yield event_from_pb(response.event)
+        except grpc.RpcError as error:
+            raise self._calls.error(error, 0.0) from error
+        finally:
+            call.cancel()
+
+    def cancel_run(self, run_id: str) -> Run:
+        """Ask a run to stop, wait until it has, and return it; what it measured is kept."""
+        request = run_pb2.CancelRunRequest(run_id=run_id)
+        return from_message(self._calls.repeated(self._runs.CancelRun, request, _CANCEL_S).run, Run)
+
+    def acknowledge_run(self, run_id: str, sequence: int) -> None:
+        """Say that everything up to a sequence number is stored here."""
+        request = run_pb2.AcknowledgeRunRequest(run_id=run_id, sequence=sequence)
+        self._calls.repeated(self._runs.AcknowledgeRun, request)
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove an ended run from the agent. Raises RunNotFound, RunNotFinished."""
+        self._calls.once(self._runs.DeleteRun, run_pb2.DeleteRunRequest(run_id=run_id))
+
+    def acquire_lease(self, holder: str, ttl_s: float = 60.0) -> Lease:
+        """Reserve the device for several runs. Raises DeviceBusy."""
+        request = run_pb2.AcquireLeaseRequest(holder=holder, ttl_ns=round(ttl_s * SECOND_NS))
+        return from_message(self._calls.once(self._runs.AcquireLease, request).lease, Lease)
+
+    def renew_lease(self, lease: Lease) -> Lease:
+        """Keep a lease alive. Raises LeaseNotFound, StaleEpoch."""
+        request = run_pb2.RenewLeaseRequest(lease_id=lease.lease_id, epoch=lease.epoch)
+        return from_message(self._calls.repeated(self._runs.RenewLease, request).lease, Lease)
+
+    def release_lease(self, lease: Lease) -> None:
+        """Give a lease back; one that has expired is no error."""
+        request = run_pb2.ReleaseLeaseRequest(lease_id=lease.lease_id, epoch=lease.epoch)
+        self._calls.repeated(self._runs.ReleaseLease, request)

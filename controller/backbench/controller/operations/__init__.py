@@ -1,0 +1,1 @@
+"""What the command line asks for, as functions that other programs can call too."""

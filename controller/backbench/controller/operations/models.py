@@ -1,0 +1,103 @@
+"""What MODEL means on the command line: a backbone of the catalogue, or an ONNX file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from backbench.controller.client.uploads import Upload
+from backbench.domain.artifact import ArtifactKind
+from backbench.domain.errors import InvalidArgument, ShapeMismatch
+from backbench.domain.preprocess import IMAGENET_DEFAULT, Preprocess
+from backbench.models import catalog
+from backbench.models.onnx_input import InputContract, inspect_input
+from backbench.models.recipe import Recipe
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model that is ready to be pushed. `recipe` is None for a file that is not from the catalogue."""
+
+    name: str
+    path: Path
+    contract: InputContract
+    recipe: Recipe | None = None
+
+    @property
+    def source(self) -> str:
+        """Where the model comes from, in the run's words."""
+        return "skeleton" if self.contract.skeleton else "file"
+
+    @property
+    def upload(self) -> Upload:
+        """The model as an artifact."""
+        return Upload(self.path, ArtifactKind.SKELETON if self.contract.skeleton else ArtifactKind.MODEL, self.name)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """How an image becomes its input."""
+        if self.recipe is not None:
+            return self.recipe.preprocess
+        return self.contract.preprocess or IMAGENET_DEFAULT
+
+    @property
+    def preprocess_assumed(self) -> bool:
+        """Whether nothing states how an image becomes its input."""
+        return self.recipe is None and self.contract.preprocess is None
+
+    def size(self, asked: Size | None) -> Size:
+        """The input size of a run: what is asked for if the model takes it, else its own. Raises ShapeMismatch."""
+        height, width = asked or self._own_size()
+        if self.recipe is not None:
+            self.recipe.check_size(height, width)
+        self._check("height", self.contract.dims[2], height)
+        self._check("width", self.contract.dims[3], width)
+        return height, width
+
+    def check_batch(self, batch: int) -> None:
+        """Raises ShapeMismatch unless the model takes the batch."""
+        self._check("batch", self.contract.dims[0], batch)
+
+    def _own_size(self) -> Size:
+        if self.recipe is not None:
+            return self.recipe.size
+        height, width = self.contract.dims[2:]
+        if isinstance(height, int) and isinstance(width, int):
+            return height, width
+        raise InvalidArgument(f"{self.path} takes more than one size; say which: --size 224, or --size HEIGHTxWIDTH")
+
+    def _check(self, what: str, taken: int | str, asked: int) -> None:
+        if isinstance(taken, int) and taken != asked:
+            raise ShapeMismatch(f"{self.name} takes {what} {taken} only, not {asked}; export it with a dynamic {what}")
+
+
+def resolve_model(text: str) -> ModelFile:
+    """The backbone or file that `text` names. Raises UnknownBackbone, InvalidArgument, InvalidModel."""
+    if text in catalog.names():
+        path = catalog.skeleton_path(text)
+        return ModelFile(text, path, inspect_input(path), catalog.recipe(text))
+    path = Path(text)
+    if path.is_file():
+        return ModelFile(path.stem, path, inspect_input(path))
+    if path.is_dir():
+        raise InvalidArgument(f"{text} is a folder; give the path of an .onnx file or the name of a backbone")
+    if path.suffix or "/" in text:
+        raise InvalidArgument(f"no file {text}; check the path, or give the name of a backbone (see backbench models)")
+    catalog.recipe(text)
+    raise AssertionError("a name that the catalogue does not list has no recipe")
+
+
+def parse_size(text: str) -> Size:
+    """`224` or `HEIGHTxWIDTH`. Raises InvalidArgument.
+
+    >>> parse_size("480x640")
+    (480, 640)
+    """
+    height, separator, width = text.lower().replace("×", "x").partition("x")
+    sides = (height, width if separator else height)
+    if not all(side.isascii() and side.isdecimal() and 1 <= int(side) <= 16384 for side in sides):
+        raise InvalidArgument(f'--size "{text}" is not a size of 1 to 16384 pixels; write 224 or HEIGHTxWIDTH, 480x640')
+    return int(sides[0]), int(sides[1])
