@@ -1,7 +1,7 @@
 """What anybody would write: a plain ONNX Runtime loop. Prints the frames' nanoseconds as JSON.
 
-`python bare_loop.py MODEL THREADS FRAMES SIZE SEED [IMAGE ...]`: without images, eight seeded tensors are cycled and only the
-session's run is timed; with images, each frame decodes and preprocesses one and both are timed.
+`python bare_loop.py MODEL THREADS FRAMES SIZE SEED [IMAGE ...]`: without images, eight seeded tensors are cycled and only
+the session's run is timed; with images, each frame decodes and preprocesses one and both are timed.
 """
 
 from __future__ import annotations
@@ -45,4 +45,5 @@ def main(model: str, threads: int, frames: int, size: int, seed: int, images: li
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:6]), sys.argv[6:])
+    threads, frames, size, seed = map(int, sys.argv[2:6])
+    main(sys.argv[1], threads, frames, size, seed, sys.argv[6:])

@@ -100,7 +100,8 @@ def _bare(model: Path, threads: int, frames: int, images: list[Path]) -> float:
     numbers = map(str, (threads, frames, _SIZE, _SEED))
     command = [sys.executable, str(script), str(model), *numbers, *map(str, images)]
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    return statistics.median(json.loads(output))
+    times: list[int] = json.loads(output)
+    return statistics.median(times)
 
 
 def run() -> list[dict[str, object]]:

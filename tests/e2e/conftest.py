@@ -66,7 +66,9 @@ class Backbench:
             cwd=self.cwd, env=self.environment(), text=True, capture_output=True, timeout=DEADLINE_S * 2, check=False,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
-        assert status is None or done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert status is None or done.returncode == status, (
+            f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -38,9 +38,7 @@ def test_the_commands_by_hand_do_what_they_say(agents: Callable[..., Any], backb
     listen = arguments[arguments.index("--listen") + 1].replace("50061", port)
     agents(backbench.cwd / arguments[arguments.index("--data-dir") + 1], listen)
     shutil.copytree(photos, backbench.cwd / "photos")
-    materialise(
-        skeleton_path("mobilenetv3_large_100"), backbench.cwd / "my_model.onnx", batch=1, height=224, width=224
-    )
+    materialise(skeleton_path("mobilenetv3_large_100"), backbench.cwd / "my_model.onnx", batch=1, height=224, width=224)
     seen = []
     for line in workstation:
         command = [word.replace("50061", port) for word in shlex.split(line)]

@@ -18,7 +18,8 @@ MANY = "4000"
 def test_a_killed_worker_fails_the_run_keeps_its_frames_and_the_next_run_works(agent: Any, backbench: Any) -> None:
     backbench("device", "add", "lab1", agent.address)
     process = backbench.start(
-        "profile", "mobilenetv3_large_100", "--device", "lab1", "--size", "64", "--frames", MANY, "--no-memory-pass", "--json"
+        "profile", "mobilenetv3_large_100", "--device", "lab1", "--size", "64", "--frames", MANY,
+        "--no-memory-pass", "--json",
     )  # fmt: skip
     wait_for(lambda: journalled_bytes(agent.data_dir) > 20_000)
     agent.worker().send_signal(signal.SIGKILL)
@@ -39,7 +40,8 @@ def test_a_controller_killed_in_mid_run_gets_every_frame_exactly_once_by_followi
     backbench("device", "add", "lab1", agent.address)
     frames = 1500
     process = backbench.start(
-        "profile", "mobilenetv3_large_100", "--device", "lab1", "--size", "64", "--frames", str(frames), "--no-memory-pass"
+        "profile", "mobilenetv3_large_100", "--device", "lab1", "--size", "64", "--frames", str(frames),
+        "--no-memory-pass",
     )  # fmt: skip
     wait_for(lambda: journalled_bytes(agent.data_dir) > 20_000)
     process.kill()
@@ -59,7 +61,8 @@ def test_an_agent_killed_in_mid_run_leaves_an_interrupted_run_with_its_frames(
     agent = agents(data_dir)
     backbench("device", "add", "lab1", agent.address)
     process = backbench.start(
-        "profile", "mobilenetv3_large_100", "--device", "lab1", "--size", "64", "--frames", MANY, "--no-memory-pass", "--json"
+        "profile", "mobilenetv3_large_100", "--device", "lab1", "--size", "64", "--frames", MANY,
+        "--no-memory-pass", "--json",
     )  # fmt: skip
     wait_for(lambda: journalled_bytes(data_dir) > 20_000)
     worker = agent.worker()

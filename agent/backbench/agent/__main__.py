@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would print lines of its own beside the one error
     from backbench.agent.server import serve
     from backbench.agent.settings import Settings, TlsFiles
 

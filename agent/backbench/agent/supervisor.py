@@ -182,7 +182,7 @@ class Worker:
 
 async def prepare_model(arguments: list[str], watchdog: Watchdog) -> RunFailure | None:
     """Make a model ready in a process of its own; None when it is there. Raises Stopped."""
-    process = await _spawn("backbench.agent.worker.prepare", None, *arguments)
+    process = await _spawn("backbench.agent.prepare", None, *arguments)
     output = asyncio.ensure_future(process.communicate())
     try:
         while not output.done():

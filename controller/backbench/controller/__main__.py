@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
     stdout = sys.stdout
-    sys.stdout = _Unbroken(stdout)  # type: ignore[assignment]
+    sys.stdout = _Unbroken(stdout)
     try:
         return _run(arguments)
     finally:

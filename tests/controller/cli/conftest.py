@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from backbench.controller.__main__ import main
+from backbench.controller.client import agent
 from backbench.controller.operations.local_agent import local_agent
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait long for agents that are not there."""
+    monkeypatch.setattr(agent, "PATIENCE_S", 0.5)
 
 
 @pytest.fixture(scope="session")

@@ -92,15 +92,17 @@ def test_the_version_and_the_help_are_answers(capsys: pytest.CaptureFixture[str]
         assert said.err == ""
 
 
-def _start(*arguments: str, **streams: int) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-m", "backbench.controller", *arguments], text=True, **streams)
+def _start(*arguments: str, stdout: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "backbench.controller", *arguments]
+    return subprocess.Popen(command, text=True, stdout=stdout, stderr=subprocess.PIPE)
 
 
 def test_help_starts_quickly() -> None:
     times = []
     for _ in range(3):
         begun = time.monotonic()
-        assert _start("--help", stdout=subprocess.DEVNULL).wait() == 0
+        with _start("--help", stdout=subprocess.DEVNULL) as process:
+            assert process.wait() == 0
         times.append(time.monotonic() - begun)
     assert min(times) < 0.5
 
@@ -109,7 +111,7 @@ def test_help_starts_quickly() -> None:
 def test_a_reader_that_goes_away_is_no_error(arguments: tuple[str, ...]) -> None:
     read, write = os.pipe()
     os.close(read)
-    process = _start(*arguments, stdout=write, stderr=subprocess.PIPE)
+    process = _start(*arguments, stdout=write)
     os.close(write)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 0

@@ -28,7 +28,7 @@ def test_an_address_is_brought_into_one_form(written: str, meant: str) -> None:
     ["", ":50061", "host:", "host:port", "host:0", "host:65536", "host:-1", "http://host:1", "a b:1", "[::1]x"],
 )
 def test_what_is_no_address_is_refused_with_the_form(written: str) -> None:
-    with pytest.raises(InvalidArgument, match="HOST:PORT|1 to 65535"):
+    with pytest.raises(InvalidArgument, match=r"HOST:PORT|1 to 65535"):
         normal_address(written)
 
 

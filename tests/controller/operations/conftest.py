@@ -11,9 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from backbench.controller.client import AgentClient
+from backbench.controller.client import AgentClient, agent
 from backbench.controller.operations.local_agent import local_agent
 from backbench.controller.store import Store
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not wait long for agents that are not there."""
+    monkeypatch.setattr(agent, "PATIENCE_S", 0.5)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ def test_each_frame_is_stored_once_however_often_the_line_breaks(
     store: Store, client: AgentClient, address: str, line: Any
 ) -> None:
     spec = _started(store, client, frames=1500)
-    broken = line(address, cuts=6, down_bytes=3_000)
+    broken = line(address, cuts=4, down_bytes=2_000)
     cuts: list[str] = []
     seen: list[RunEvent] = []
     with AgentClient(broken.address) as far:

@@ -31,7 +31,7 @@ def test_the_agent_lives_as_long_as_the_block_however_it_ends(tmp_path: Path) ->
 
 
 def test_two_agents_do_not_share_a_folder(tmp_path: Path) -> None:
-    with local_agent(tmp_path), pytest.raises(AgentUnreachable, match="did not start: .*error"), local_agent(tmp_path):
+    with local_agent(tmp_path), pytest.raises(AgentUnreachable, match=r"did not start: .*error"), local_agent(tmp_path):
         pass
 
 

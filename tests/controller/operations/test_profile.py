@@ -20,7 +20,7 @@ from backbench.controller.store import Store
 from backbench.domain.errors import AgentUnreachable, DeviceBusy, DeviceNotFound, InvalidArgument, UnknownBackend
 from backbench.domain.event import RunEvent
 from backbench.domain.frame import FrameBlock
-from backbench.domain.run import RunState
+from backbench.domain.run import RunSpec, RunState
 
 MODEL = "mobilenetv3_large_100"
 QUICK = ProfileRequest((MODEL,), "here", size="32", frames=30, warmup=2, memory_pass=False)
@@ -33,7 +33,7 @@ def here(store: Store, address: str) -> Store:
 
 
 class Recorder(Observer):
-    def __init__(self, look: Callable[[RunEvent], None] = lambda event: None) -> None:
+    def __init__(self, look: Callable[[RunEvent], None] | None = None) -> None:
         self.notes: list[str] = []
         self.steps: list[str] = []
         self._look = look
@@ -41,11 +41,12 @@ class Recorder(Observer):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def started(self, spec: object, place: int, count: int) -> None:
+    def started(self, spec: RunSpec, place: int, count: int) -> None:  # noqa: ARG002
         self.steps.append(f"started {place}/{count}")
 
     def happened(self, event: RunEvent) -> None:
-        self._look(event)
+        if self._look is not None:
+            self._look(event)
 
     def ended(self) -> None:
         self.steps.append("ended")
@@ -92,7 +93,7 @@ def test_what_is_refused_leaves_nothing_behind(here: Store, address: str) -> Non
             ({"backend": "tflite"}, UnknownBackend),
             ({"frames": 10**9}, Exception),
         ):
-            plan = plan_profile(replace(QUICK, models=("resnet50",), **change))  # type: ignore[arg-type]
+            plan = plan_profile(replace(QUICK, models=("resnet50",), **change))
             with pytest.raises(error):
                 profile(here, plan, Observer(), Stop())
         assert (client.list_artifacts(), client.list_runs()) == before

@@ -28,7 +28,7 @@ def test_the_first_request_acts_in_another_thread_and_the_second_leaves() -> Non
 
 def test_what_was_asked_too_early_is_done_again() -> None:
     stop, acted = Stop(), threading.Semaphore(0)
-    with stop.calling(lambda: acted.release()):
+    with stop.calling(acted.release):
         stop.again()
         stop.request()
         stop.again()

@@ -21,11 +21,10 @@ def demo(
 
     Ends with 0 when that worked, whatever the verdicts are.
     """
-    from backbench.controller.cli.runs import print_runs
-
     from backbench.controller.cli.interrupts import interrupts
     from backbench.controller.cli.output import print_line
     from backbench.controller.cli.progress import shown
+    from backbench.controller.cli.runs import documents_of, print_runs
     from backbench.controller.cli.verdict import FAILED, INTERRUPTED
     from backbench.controller.operations.demo import demo as perform
     from backbench.controller.operations.stop import Stop
@@ -34,7 +33,7 @@ def demo(
     stop = Stop()
     with interrupts(stop), shown() as observer:
         outcome = perform(store, observer, stop, frames, keep)
-    documents = [record.document for record in outcome.records]
+    documents = documents_of(outcome.records)
     print_runs(documents, json=False, several=True)
     if stop.requested:
         return INTERRUPTED

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The devices that other commands can name.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The device's name.")]
-Pem = typer.Option(metavar="PEM", help="For TLS.")
 
 
 @app.command("add")
@@ -34,7 +33,7 @@ def add(
     from backbench.controller.client import Security
     from backbench.controller.operations.devices import add_device
 
-    security = Security(*(None if path is None else path.absolute() for path in (ca, certificate, key)), insecure)
+    security = Security(_absolute(ca), _absolute(certificate), _absolute(key), insecure)
     record = add_device(open_store(context), name, address, security, check)
     board = f": {_board(record)}" if record.device else " (not asked)"
     print_line(f"{record.name} is {record.address}{board}")
@@ -59,9 +58,8 @@ def list_devices(context: typer.Context, json: Json = False) -> int:
 @app.command("show")
 def show(context: typer.Context, name: Name, insecure: Insecure = False, json: Json = False) -> int:
     """One device as it is now: what it is, what it can run, what it can sense."""
-    from backbench.controller.report.text import device_table
-
     from backbench.controller.operations.devices import checked_device, client_of
+    from backbench.controller.report.text import device_table
     from backbench.domain.errors import Unreachable
 
     store = open_store(context)
@@ -89,6 +87,10 @@ def remove(context: typer.Context, name: Name) -> int:
     open_store(context).remove_device(name)
     print_line(f"{name} is removed; its runs stay")
     return 0
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
 
 
 def _document(record: DeviceRecord) -> dict[str, Any]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backbench.controller.operations.plan import ProfileRequest
 
 
-def profile(  # noqa: PLR0913
+def profile(  # noqa: PLR0913, PLR0917
     context: typer.Context,
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL", help="A backbone (see backbench models) or an .onnx file.")
@@ -80,7 +80,7 @@ def profile(  # noqa: PLR0913
 def _profile(context: typer.Context, request: ProfileRequest, *, insecure: bool, strict: bool, json: bool) -> int:
     from backbench.controller.cli.interrupts import interrupts
     from backbench.controller.cli.progress import shown
-    from backbench.controller.cli.runs import print_runs
+    from backbench.controller.cli.runs import documents_of, print_runs
     from backbench.controller.cli.verdict import INTERRUPTED, status_of
     from backbench.controller.operations import profile
     from backbench.controller.operations.plan import plan_profile
@@ -91,6 +91,6 @@ def _profile(context: typer.Context, request: ProfileRequest, *, insecure: bool,
     stop = Stop()
     with interrupts(stop), shown() as observer:
         records = profile.profile(store, plan, observer, stop, insecure)
-    documents = [record.document for record in records]
+    documents = documents_of(records)
     print_runs(documents, json=json, several=len(plan.models) > 1)
     return INTERRUPTED if stop.requested else status_of(documents, strict)

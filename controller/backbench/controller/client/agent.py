@@ -27,14 +27,16 @@ _CANCEL_S = 60.0
 class AgentClient:
     """One agent, over one connection that is made with the first call. Every error is a BackbenchError.
 
+    `patience_s` is how long an agent that cannot be reached is tried; by default 5 s.
+
     >>> with AgentClient("127.0.0.1:50061") as client:  # doctest: +SKIP
     ...     client.get_device().identity.board
     """
 
-    def __init__(self, address: str, security: Security | None = None, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, address: str, security: Security | None = None, patience_s: float | None = None) -> None:
         self.address = normal_address(address)
         self._channel = open_channel(self.address, security or Security())
-        self._calls = Calls(self.address, patience_s)
+        self._calls = Calls(self.address, PATIENCE_S if patience_s is None else patience_s)
         self._devices = device_pb2_grpc.DeviceServiceStub(self._channel)
         self._artifacts = artifact_pb2_grpc.ArtifactServiceStub(self._channel)
         self._runs = run_pb2_grpc.RunServiceStub(self._channel)

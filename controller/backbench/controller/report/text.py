@@ -170,7 +170,7 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
             line.append(f"{row['text']}: not measured")
         else:
             share = row["value"] / row["limit"] - 1
-            how = f"{share:.0%} over" if share > 0 else f"{-share:.0%} below"
+            how = f"{share * 100:.0f} % over" if share > 0 else f"{-share * 100:.0f} % below"
             line.append(f"{row['metric']} {row['value']:.1f} {row['unit']} is {how} {row['limit']:g} {row['unit']}")
         lines.append(line)
     return lines

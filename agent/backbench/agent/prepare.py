@@ -1,4 +1,4 @@
-"""Makes a model ready in a process of its own: `... -m backbench.agent.worker.prepare SOURCE DESTINATION KIND N H W`.
+"""Makes a model ready in a process of its own: `... -m backbench.agent.prepare SOURCE DESTINATION KIND N H W`.
 
 So neither the agent nor a measuring worker carries the memory or the libraries that this takes. On failure the last
 line of standard output is a JSON document with the reason and the message.
