@@ -1,7 +1,7 @@
 """What anybody would write: a plain ONNX Runtime loop. Prints the frames' nanoseconds as JSON.
 
-`python bare_loop.py MODEL THREADS FRAMES SIZE SEED [IMAGE ...]`: without images, eight seeded tensors are cycled and only
-the session's run is timed; with images, each frame decodes and preprocesses one and both are timed.
+`python bare_loop.py MODEL THREADS FRAMES SIZE SEED [IMAGE ...]`: without images, eight seeded tensors are cycled and
+only the run is timed; with images, each frame decodes and preprocesses one and both are timed.
 """
 
 from __future__ import annotations

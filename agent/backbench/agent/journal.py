@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 from backbench.wire.records import RecordWriter, read_records
 
@@ -11,10 +12,14 @@ SEGMENT_BYTES = 4 << 20
 
 
 class Journal:
-    """Appends events of one run to `folder/events-N.seg`, where N is the first sequence number in the segment."""
+    """Appends events of one run to `folder/events-N.seg`, where N is the first sequence number in the segment.
 
-    def __init__(self, folder: Path) -> None:
+    A context manager; a new segment begins once one has more than `segment_bytes`.
+    """
+
+    def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._folder = folder
+        self._segment_bytes = segment_bytes
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         segments = _segments(folder)
         if not segments:
@@ -30,7 +35,7 @@ class Journal:
     def append(self, payload: bytes) -> int:
         """Write the next event; returns its number. It can be read at once, and is on the disk after `sync`."""
         sequence = self._writer.last_sequence + 1
-        if self._writer.size_bytes > SEGMENT_BYTES:
+        if self._writer.size_bytes > self._segment_bytes:
             self._writer.close()
             self._writer = self._open(sequence)
         self._writer.append(sequence, payload)
@@ -43,6 +48,14 @@ class Journal:
     def close(self) -> None:
         """Sync and close."""
         self._writer.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _open(self, sequence: int) -> RecordWriter:
         return RecordWriter(self._folder / f"events-{sequence:012d}.seg", after=sequence - 1)

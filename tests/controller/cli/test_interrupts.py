@@ -134,3 +134,20 @@ def _mentions(process: psutil.Process, folder: Path) -> bool:
         return any(str(folder) in word for word in process.cmdline()) and process.pid != os.getpid()
     except psutil.Error:
         return False
+
+
+def test_an_interrupt_while_following_leaves_the_run_alone(here: Any, address: str, start: Start) -> None:
+    known = _known(address)
+    process = start(*_profile(3000))
+    _wait(lambda: _measuring(address, known))
+    process.kill()
+    process.wait()
+    (run,) = here("run", "list", "--json").json["runs"]
+    following = start("run", "follow", run["run_id"])
+    assert following.stderr is not None
+    _wait(lambda: "measure" in following.stderr.readline())  # type: ignore[union-attr]
+    following.send_signal(signal.SIGINT)
+    _, err = following.communicate(timeout=30)
+    assert following.returncode == 130
+    assert "goes on on the device" in err
+    assert here("run", "follow", run["run_id"], "--json").json["frames"]["completed"] == 3000

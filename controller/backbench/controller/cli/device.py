@@ -27,7 +27,9 @@ def add(
     certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="This controller's certificate.")] = None,
     key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key.")] = None,
     insecure: Insecure = False,
-    check: Annotated[bool, typer.Option(" /--no-check", help="Do not ask the agent; the device may be off.")] = True,
+    check: Annotated[
+        bool, typer.Option(" /--no-check", show_default=False, help="Do not ask the agent; the device may be off.")
+    ] = True,
 ) -> int:
     """Give a device a name, after asking its agent who it is."""
     from backbench.controller.client import Security

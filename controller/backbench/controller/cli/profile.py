@@ -13,39 +13,54 @@ if TYPE_CHECKING:
     from backbench.controller.operations.plan import ProfileRequest
 
 
+Models = Annotated[
+    list[str], typer.Argument(metavar="MODEL", help="A backbone (see backbench models) or an .onnx file.")
+]
+Size = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Input size: 224 or HEIGHTxWIDTH; default: the model's own.")
+]
+Batch = Annotated[int, typer.Option(metavar="N", help="Images in one inference.")]
+Frames = Annotated[int, typer.Option(metavar="N", help="Timed frames.")]
+Warmup = Annotated[int, typer.Option(metavar="N", help="Frames before them.")]
+Inputs = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="An image or a folder of images; default: synthetic images.")
+]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option("--budget", metavar="BUDGET", help='A limit such as "p99<=30ms" or "memory<=256MB"; repeatable.'),
+]
+BackendName = Annotated[str, typer.Option(metavar="NAME", help="What executes the model.")]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="Threads within an operator; default: the device chooses.")
+]
+Spin = Annotated[bool, typer.Option("--spin/--no-spin", help="Whether waiting threads spin.")]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="as-model or what the backend offers.")]
+TelemetryRate = Annotated[float, typer.Option(metavar="HZ", help="Telemetry samples a second, 0 to 10; 0 for none.")]
+MemoryPass = Annotated[
+    bool, typer.Option(" /--no-memory-pass", show_default=False, help="Leave out the pass that measures memory.")
+]
+Timeout = Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for one run.")]
+Name = Annotated[str, typer.Option(metavar="TEXT", help="A name kept with the runs.")]
+
+
 def profile(  # noqa: PLR0913, PLR0917
     context: typer.Context,
-    models: Annotated[
-        list[str], typer.Argument(metavar="MODEL", help="A backbone (see backbench models) or an .onnx file.")
-    ],
+    models: Models,
     device: DeviceName,
-    size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Input size: 224 or HEIGHTxWIDTH; default: the model's own.")
-    ] = None,
-    batch: Annotated[int, typer.Option(metavar="N", help="Images in one inference.")] = 1,
-    frames: Annotated[int, typer.Option(metavar="N", help="Timed frames.")] = 1000,
-    warmup: Annotated[int, typer.Option(metavar="N", help="Frames before them.")] = 20,
-    inputs: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="An image or a folder of images; default: synthetic images.")
-    ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(metavar="BUDGET", help='A limit such as "p99<=30ms" or "memory<=256MB"; repeatable.'),
-    ] = None,
-    backend: Annotated[str, typer.Option(metavar="NAME", help="What executes the model.")] = "onnxruntime",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="Threads within an operator; default: the device chooses.")
-    ] = None,
-    spin: Annotated[bool, typer.Option("--spin/--no-spin", help="Whether waiting threads spin.")] = True,
-    precision: Annotated[str, typer.Option(metavar="NAME", help="as-model or what the backend offers.")] = "as-model",
-    telemetry_rate: Annotated[
-        float, typer.Option(metavar="HZ", help="Telemetry samples a second, 0 to 10; 0 for none.")
-    ] = 2.0,
-    memory_pass: Annotated[
-        bool, typer.Option(" /--no-memory-pass", help="Leave out the pass that measures memory.")
-    ] = True,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Longest time for one run.")] = 3600.0,
-    name: Annotated[str, typer.Option(metavar="TEXT", help="A name kept with the runs.")] = "",
+    size: Size = None,
+    batch: Batch = 1,
+    frames: Frames = 1000,
+    warmup: Warmup = 20,
+    inputs: Inputs = None,
+    budgets: Budgets = None,
+    backend: BackendName = "onnxruntime",
+    threads: Threads = None,
+    spin: Spin = True,
+    precision: Precision = "as-model",
+    telemetry_rate: TelemetryRate = 2.0,
+    memory_pass: MemoryPass = True,
+    timeout: Timeout = 3600.0,
+    name: Name = "",
     insecure: Insecure = False,
     strict: Strict = False,
     json: Json = False,
@@ -64,7 +79,7 @@ def profile(  # noqa: PLR0913, PLR0917
         frames=frames,
         warmup=warmup,
         inputs=inputs,
-        budgets=tuple(budget or ()),
+        budgets=tuple(budgets or ()),
         backend=backend,
         threads=threads,
         spin=spin,

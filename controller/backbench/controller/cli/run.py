@@ -101,4 +101,8 @@ def _followed(store: Store, record: RunRecord, insecure: bool) -> RunRecord:
 
     with client_of(store.device(record.device_name), insecure) as client, shown() as observer:
         observer.started(record.spec, 1, 1)
-        return perform(store, client, record.run_id, observer.happened, observer.cut)
+        try:
+            return perform(store, client, record.run_id, observer.happened, observer.cut)
+        except KeyboardInterrupt:
+            observer.note(f"the run goes on on the device: backbench run follow {record.run_id[-8:]}")
+            raise

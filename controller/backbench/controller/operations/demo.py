@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from backbench.controller.store import RunRecord, Store
-
 from backbench.controller.client import Security
 from backbench.controller.operations.devices import add_device
 from backbench.controller.operations.local_agent import local_agent
@@ -18,6 +16,7 @@ from backbench.controller.operations.observer import Observer
 from backbench.controller.operations.plan import ProfileRequest, plan_profile
 from backbench.controller.operations.profile import profile
 from backbench.controller.operations.stop import Stop
+from backbench.controller.store import RunRecord, Store
 
 MODELS = ("mobilenetv3_large_100", "resnet50")
 BUDGETS = ("p99<=30ms", "memory<=256MB")

@@ -6,10 +6,9 @@ import re
 import time
 from dataclasses import replace
 
-from backbench.controller.store import DeviceRecord, Store
-
 from backbench.controller.client import AgentClient, Security
 from backbench.controller.client.address import normal_address
+from backbench.controller.store import DeviceRecord, Store
 from backbench.domain.device import MIN_PROTOCOL_REVISION, PROTOCOL_REVISION, Device
 from backbench.domain.errors import DeviceNotFound, InvalidArgument, VersionMismatch
 
