@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import sys
 from typing import Any
@@ -15,10 +16,10 @@ def print_json(document: Any) -> None:
 
 
 def print_answer(*renderables: Any) -> None:
-    """Rich on a terminal, plain text otherwise."""
+    """Rich on a terminal or where FORCE_COLOR asks for it, plain text otherwise."""
     from rich.console import Console
 
-    terminal = sys.stdout.isatty()
+    terminal = sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
     text = io.StringIO()
     console = Console(
         file=text,
