@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from backbench.domain.errors import InvalidModel, ShapeMismatch
 from backbench.domain.preprocess import Preprocess
 from backbench.models.catalog import skeleton_path
-from backbench.models.onnx_input import inspect_input, onnx_for_size
+from backbench.models.onnx_input import (
+    dims_of,
+    frame_for_size,
+    inspect_input,
+    onnx_for_size,
+    sized_model,
+    without_weights,
+)
 
 Dims = list[int | str | None]
 Outputs = Callable[[onnx.ModelProto | Path, NDArray[np.float32]], list[NDArray[Any]]]
@@ -69,17 +76,35 @@ def test_a_model_is_described(tmp_path: Path) -> None:
     assert contract.preprocess == Preprocess((0.5, 0.5, 0.5), (0.1, 0.2, 0.3), "bilinear", 1.0)
 
 
+@pytest.mark.parametrize(
+    ("facts", "precision"),
+    [('{"precision":"fp16"}', "fp16"), ('{"precision":"int8"}', "int8"), ('{"precision":"fp8"}', None),
+     ('{"precision":["fp16"]}', None), ("{}", None), ("[]", None), ("no JSON", None), ("[" * 100_000, None)],
+    ids=lambda text: str(text)[:20],
+)  # fmt: skip
+def test_the_precision_is_what_the_model_states(facts: str, precision: str | None, tmp_path: Path) -> None:
+    model = model_taking(SYMBOLIC)
+    model.metadata_props.append(onnx.StringStringEntryProto(key="backbench.model", value=facts))
+    assert inspect_input(saved(model, tmp_path)).precision == precision
+
+
 def test_a_model_that_states_no_preprocessing_has_none(tmp_path: Path) -> None:
     assert inspect_input(saved(model_taking([1, 3, 32, None]), tmp_path)).preprocess is None
     assert inspect_input(tmp_path / "user.onnx").dims == (1, 3, 32, "?")
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", ZERO_STD, ZERO_STD.replace("[1,0,1]", "[1,1]")])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", ZERO_STD, ZERO_STD.replace("[1,0,1]", "[1,1]"), ZERO_STD.replace("[1,0,1]", f"[1,{10**400},1]"),
+     ZERO_STD.replace("[1,0,1]", '"x\\ny"'), "[" * 100_000],
+    ids=lambda text: text[:40],
+)  # fmt: skip
 def test_preprocessing_that_cannot_be_used_is_refused(text: str, tmp_path: Path) -> None:
     model = model_taking(SYMBOLIC)
     model.metadata_props.append(onnx.StringStringEntryProto(key="backbench.preprocess", value=text))
-    with pytest.raises(InvalidModel, match=r"'backbench\.preprocess' cannot be used"):
+    with pytest.raises(InvalidModel, match=r"'backbench\.preprocess' cannot be used") as error:
         inspect_input(saved(model, tmp_path))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("dims", [SYMBOLIC, [2, 3, 64, 48], [None, 3, None, None], [2, 3, "h", "w"]])
@@ -181,6 +206,64 @@ def test_an_input_that_is_no_float_image_is_refused_with_what_it_is(dims: Dims, 
 
 def test_a_model_with_two_inputs_is_refused(tmp_path: Path) -> None:
     assert "it has 2 (image, second)" in refusal(saved(model_taking(SYMBOLIC, inputs=2), tmp_path))
+
+
+def test_an_input_of_a_type_that_onnx_does_not_have_is_refused(tmp_path: Path) -> None:
+    assert "is type 99 nx3xhxw" in refusal(saved(model_taking(SYMBOLIC, dtype=99), tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "x" * 10_000, "\x1b[31mred"])
+def test_names_that_would_break_or_fill_the_line_are_shown_harmless(name: str, tmp_path: Path) -> None:
+    model = model_taking([1, 1, name, "w"])
+    model.graph.input[0].name = model.graph.node[0].input[0] = name
+    assert "\x1b" not in refusal(saved(model, tmp_path))
+    model.graph.input.append(model.graph.input[0])
+    assert "\x1b" not in refusal(saved(model, tmp_path))
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    data = model_taking(SYMBOLIC).SerializeToString()
+    (tmp_path / "user.onnx").write_bytes(data.replace(b"features", b"feature\xff"))
+    assert "a name is no text" in refusal(tmp_path / "user.onnx")
+
+
+def test_a_graph_that_onnx_cannot_work_out_at_all_is_refused_as_no_sound_model(tmp_path: Path) -> None:
+    model = model_taking(SYMBOLIC)
+    model.graph.node[0].output[0] = "patches"
+    model.graph.initializer.append(onnx.TensorProto(name="shape", data_type=39, dims=[2], raw_data=bytes(16)))
+    model.graph.node.append(onnx.helper.make_node("Reshape", ["patches", "shape"], ["features"]))
+    with pytest.raises(InvalidModel, match="not a sound ONNX model") as error:
+        frame_for_size(model, tmp_path / "m.onnx", batch=1, height=32, width=32)
+    assert "\n" not in str(error.value)
+
+
+def test_every_intermediate_shape_is_worked_out_for_the_size(tmp_path: Path) -> None:
+    model = model_taking(SYMBOLIC)
+    model.graph.node[0].output[0] = "patches"
+    model.graph.node.append(onnx.helper.make_node("Relu", ["patches"], ["features"]))
+    graph = sized_model(model, tmp_path, batch=2, height=64, width=48).graph
+    assert [(value.name, dims_of(value)) for value in graph.value_info] == [("patches", (2, 32, 30, 22))]
+    assert not graph.initializer[0].HasField("raw_data")
+    assert model.graph.initializer[0].HasField("raw_data")
+
+
+@pytest.mark.parametrize("skeleton", [True, False])
+def test_a_frame_has_neither_initialisers_nor_intermediate_shapes(skeleton: bool, tmp_path: Path) -> None:
+    model = model_taking(SYMBOLIC)
+    if skeleton:
+        model.graph.initializer[0].ClearField("raw_data")
+    frame = frame_for_size(model, tmp_path, batch=1, height=32, width=32)
+    assert (len(frame.graph.initializer), len(frame.graph.value_info)) == (0, 0)
+    assert dims_of(frame.graph.output[0]) == (1, 32, 14, 14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8, np.uint8, np.int64])
+def test_large_weights_are_left_out_and_whole_numbers_stay(dtype: type[np.generic]) -> None:
+    model = model_taking(SYMBOLIC)
+    for count, name in ((1024, "large"), (1023, "small")):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(count, dtype), name))
+    kept = {tensor.name: tensor.HasField("raw_data") for tensor in without_weights(model).graph.initializer}
+    assert kept == {"weight": False, "large": dtype is np.int64, "small": True}
 
 
 def test_a_skeleton_is_not_taken_for_a_model(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,97 +12,39 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.helper
 import onnx.numpy_helper
 import pytest
 from numpy.typing import NDArray
 
 from backbench.domain.errors import DiskFull, InvalidModel, ShapeMismatch, StoreUnusable
-from backbench.models.calibration import calibrated
-from backbench.models.catalog import names, skeleton_path
-from backbench.models.onnx_input import inspect_input, metadata
-from backbench.models.random_weights import KINDS, Kind, TensorRecipe, random_chunks
-from backbench.models.skeleton import is_skeleton, materialise, read_recipes, skeleton_from_onnx
+from backbench.models.catalog import skeleton_path
+from backbench.models.onnx_input import inspect_input, metadata, model_facts
+from backbench.models.random_weights import TensorRecipe
+from backbench.models.sized_numbers import SizedNumbers, sizes_from_json
+from backbench.models.skeleton import (
+    SCHEMA,
+    SMALLEST_DROPPED,
+    is_skeleton,
+    materialise,
+    read_recipes,
+    skeleton_from_onnx,
+)
 
 SMALLEST_NORMAL = np.finfo(np.float32).tiny
-SIZES = {"mobilenetv3_large_100": [(1, 224, 224), (2, 225, 161)], "resnet50": [(1, 224, 224), (2, 96, 129)]}
-DIGESTS: dict[Kind, str] = {"weight": "d151f205e6058c54", "offset": "f1c774717a5ea8c9", "scale": "8db6a1ed30ff873c"}
-
-
 Outputs = Callable[[onnx.ModelProto | Path, NDArray[np.float32]], list[NDArray[Any]]]
+SmallModel = Callable[[float], onnx.ModelProto]
+TokenModel = Callable[[int, int, int], onnx.ModelProto]
 
 
 def image(batch: int, height: int, width: int) -> NDArray[np.float32]:
     return np.random.default_rng(0).standard_normal((batch, 3, height, width), dtype=np.float32)
 
 
-def small_model(*, poison: float = 0.0) -> onnx.ModelProto:
-    """A convolution, a scale, an offset and a matrix product, each with more than 256 numbers or with fewer."""
-    rng = np.random.default_rng(1)
-    tensors = {
-        "conv.weight": rng.standard_normal((64, 3, 3, 3)) * 0.2,
-        "conv.bias": np.zeros(64),
-        "scale": np.ones((1, 64, 16, 1)),
-        "offset": np.zeros((1, 64, 16, 1)),
-        "head.weight": rng.standard_normal((64, 500)),
-        "head.bias": np.full(500, poison),
-    }
-    node = onnx.helper.make_node
-    graph = onnx.helper.make_graph(
-        [
-            node("Conv", ["image", "conv.weight", "conv.bias"], ["a"], pads=[1, 1, 1, 1], doc_string="/home/me/x.py"),
-            node("Mul", ["a", "scale"], ["b"]),
-            node("Add", ["b", "offset"], ["c"]),
-            node("GlobalAveragePool", ["c"], ["d"]),
-            node("Flatten", ["d"], ["e"]),
-            node("Gemm", ["e", "head.weight", "head.bias"], ["logits"]),
-        ],
-        "small",
-        [onnx.helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["n", 3, 16, "w"])],
-        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 500])],
-        [onnx.numpy_helper.from_array(value.astype(np.float32), name) for name, value in tensors.items()],
-        doc_string="made in /home/me",
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=9)
-    model.metadata_props.append(onnx.StringStringEntryProto(key="trace", value="/home/me"))
-    model.metadata_props.append(onnx.StringStringEntryProto(key="backbench.model", value="{}"))
-    model.graph.node[0].metadata_props.append(onnx.StringStringEntryProto(key="stack", value="/home/me/y.py"))
-    return model
-
-
 def saved(model: onnx.ModelProto, path: Path) -> Path:
     path.write_bytes(model.SerializeToString(deterministic=True))
     return path
-
-
-@pytest.mark.parametrize(("name", "size"), [(name, size) for name in SIZES for size in SIZES[name]])
-def test_no_activation_of_a_materialised_skeleton_is_infinite_nan_or_denormal(
-    name: str, size: tuple[int, int, int], tmp_path: Path, outputs: Outputs
-) -> None:
-    batch, height, width = size
-    path = tmp_path / "model.onnx"
-    materialise(skeleton_path(name), path, batch=batch, height=height, width=width)
-    model = onnx.load(path)
-    known = {output.name for output in model.graph.output}
-    between = [output for node in model.graph.node for output in node.output if output not in known]
-    model.graph.output.extend(onnx.ValueInfoProto(name=output) for output in between)
-    results = outputs(model, image(batch, height, width))
-    assert results[0].shape == (batch, 1000)
-    assert results[0].std() > 0.1
-    for output, values in zip([*known, *between], results, strict=True):
-        magnitude = np.abs(values)
-        assert np.isfinite(values).all(), output
-        assert not ((magnitude > 0) & (magnitude < SMALLEST_NORMAL)).any(), output
-        assert magnitude.max() < 100, output
-        assert np.ptp(values) > 0, output
-
-
-@pytest.mark.parametrize("name", names())
-def test_every_shipped_skeleton_is_small_and_names_no_path(name: str) -> None:
-    data = skeleton_path(name).read_bytes()
-    assert len(data) < 100_000
-    for trace in (b"site-packages", b".py", b"/home", b"/work", b"stack_trace"):
-        assert trace not in data
 
 
 def test_a_materialised_model_is_sound_fixed_in_size_and_no_skeleton(mobilenet: Path) -> None:
@@ -113,17 +55,28 @@ def test_a_materialised_model_is_sound_fixed_in_size_and_no_skeleton(mobilenet: 
     assert not is_skeleton(mobilenet)
 
 
+def test_a_materialised_model_states_its_own_size_and_all_else_that_its_skeleton_states(tmp_path: Path) -> None:
+    skeleton = skeleton_path("mobilenetv3_large_100")
+    materialise(skeleton, tmp_path / "m.onnx", batch=3, height=40, width=64)
+    before, after = (model_facts(onnx.load(path)) for path in (skeleton, tmp_path / "m.onnx"))
+    assert after["input"]["dims"] == [3, 3, 40, 64]
+    before["input"]["dims"] = after["input"]["dims"]
+    assert before == after
+
+
+@pytest.mark.parametrize("facts", ["", "null", "[]", '{"input": 7}', "{" * 100_000])
+def test_a_model_that_describes_itself_badly_is_materialised_as_it_is(
+    facts: str, token_skeleton: onnx.ModelProto, tmp_path: Path
+) -> None:
+    token_skeleton.metadata_props.insert(0, onnx.StringStringEntryProto(key="backbench.model", value=facts))
+    materialise(saved(token_skeleton, tmp_path / "s.onnx"), tmp_path / "m.onnx", batch=1, height=32, width=32)
+    assert metadata(onnx.load(tmp_path / "m.onnx")) == {"backbench.model": facts}
+
+
 def test_materialising_twice_gives_the_same_bytes(mobilenet: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.onnx"
     materialise(skeleton_path("mobilenetv3_large_100"), again, batch=1, height=224, width=224)
     assert again.read_bytes() == mobilenet.read_bytes()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_weights_are_the_same_on_every_platform_and_with_every_numpy(kind: Kind) -> None:
-    recipe = TensorRecipe(kind, 1.414, 27 if kind == "weight" else 1)
-    chunks = random_chunks(recipe, "conv.weight", 7, (1 << 20) + 5, np.dtype(np.float32))
-    assert hashlib.sha256(b"".join(chunks)).hexdigest()[:16] == DIGESTS[kind]
 
 
 def test_materialising_resnet50_keeps_far_less_than_its_weights_in_memory(tmp_path: Path) -> None:
@@ -142,10 +95,10 @@ def test_materialising_resnet50_keeps_far_less_than_its_weights_in_memory(tmp_pa
     assert grown < 50_000_000
 
 
-def test_a_skeleton_keeps_small_tensors_and_drops_large_ones() -> None:
-    skeleton = skeleton_from_onnx(small_model())
-    seed, recipes = read_recipes(skeleton)
-    assert seed == 0
+def test_a_skeleton_keeps_small_tensors_and_drops_large_ones(small_model: SmallModel) -> None:
+    skeleton = skeleton_from_onnx(small_model(0.0))
+    seed, recipes, sizes = read_recipes(skeleton)
+    assert (seed, sizes) == (0, SizedNumbers())
     assert {name: recipe.kind for name, recipe in recipes.items()} == {
         "conv.weight": "weight",
         "scale": "scale",
@@ -159,20 +112,120 @@ def test_a_skeleton_keeps_small_tensors_and_drops_large_ones() -> None:
     assert kept == {"conv.bias"}
 
 
-def test_a_skeleton_says_nothing_of_where_it_was_made_and_is_the_same_every_time() -> None:
-    first = skeleton_from_onnx(small_model()).SerializeToString(deterministic=True)
+@pytest.mark.parametrize(("count", "dropped"), [(SMALLEST_DROPPED - 1, False), (SMALLEST_DROPPED, True)])
+def test_a_tensor_is_dropped_from_a_hundred_numbers_on(count: int, dropped: bool, small_model: SmallModel) -> None:
+    model = small_model(0.0)
+    model.graph.initializer[-1].CopyFrom(onnx.numpy_helper.from_array(np.ones(count, np.float32), "head.bias"))
+    assert ("head.bias" in read_recipes(skeleton_from_onnx(model))[1]) is dropped
+
+
+def test_whole_numbers_are_kept_however_many_they_are(small_model: SmallModel) -> None:
+    model = small_model(0.0)
+    table = onnx.numpy_helper.from_array(np.arange(5000, dtype=np.int64), "table")
+    model.graph.initializer.append(table)
+    assert skeleton_from_onnx(model).graph.initializer[-1] == table
+
+
+def test_a_skeleton_says_nothing_of_where_it_was_made_and_is_the_same_every_time(small_model: SmallModel) -> None:
+    first = skeleton_from_onnx(small_model(0.0)).SerializeToString(deterministic=True)
     assert b"/home" not in first
-    assert first == skeleton_from_onnx(small_model()).SerializeToString(deterministic=True)
-    assert metadata(skeleton_from_onnx(small_model()))["backbench.model"] == "{}"
+    assert first == skeleton_from_onnx(small_model(0.0)).SerializeToString(deterministic=True)
+    assert metadata(skeleton_from_onnx(small_model(0.0)))["backbench.model"] == "{}"
 
 
-def test_a_tensor_with_infinite_numbers_is_kept() -> None:
-    skeleton = skeleton_from_onnx(small_model(poison=-np.inf))
-    assert "head.bias" not in read_recipes(skeleton)[1]
+def test_a_skeleton_of_a_skeletons_model_has_one_set_of_recipes(small_model: SmallModel) -> None:
+    model = small_model(0.0)
+    model.metadata_props.append(onnx.StringStringEntryProto(key="backbench.skeleton", value="an older one"))
+    skeleton = skeleton_from_onnx(model)
+    assert [entry.key for entry in skeleton.metadata_props] == ["backbench.model", "backbench.skeleton"]
+    assert json.loads(metadata(skeleton)["backbench.skeleton"])["schema"] == SCHEMA == "backbench.skeleton/2"
 
 
-def test_dropped_biases_come_back_small_and_none_is_zero(tmp_path: Path, outputs: Outputs) -> None:
-    path = saved(skeleton_from_onnx(small_model()), tmp_path / "s.onnx")
+def test_the_model_that_is_given_stays_as_it_is(small_model: SmallModel) -> None:
+    model = small_model(0.0)
+    skeleton_from_onnx(model)
+    assert model == small_model(0.0)
+
+
+@pytest.mark.parametrize("poison", [-np.inf, np.inf, np.nan])
+def test_a_tensor_with_numbers_that_are_not_finite_is_kept(poison: float, small_model: SmallModel) -> None:
+    assert "head.bias" not in read_recipes(skeleton_from_onnx(small_model(poison)))[1]
+
+
+def test_weights_in_another_file_are_refused(small_model: SmallModel) -> None:
+    model = small_model(0.0)
+    model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    with pytest.raises(InvalidModel, match=r"the weights of 'conv\.weight' lie in another file"):
+        skeleton_from_onnx(model)
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 32, 48), (1, 16, 16), (3, 80, 64), (2, 47, 250)])
+def test_a_skeleton_becomes_the_model_of_any_size(
+    batch: int, height: int, width: int, token_skeleton: onnx.ModelProto, token_model: TokenModel, tmp_path: Path,
+    outputs: Outputs,
+) -> None:  # fmt: skip
+    path = saved(token_skeleton, tmp_path / "s.onnx")
+    materialise(path, tmp_path / "m.onnx", batch=batch, height=height, width=width)
+    made, wanted = onnx.load(tmp_path / "m.onnx"), token_model(batch, height, width)
+    assert made.graph.node == wanted.graph.node
+    for have, want in zip(made.graph.initializer, wanted.graph.initializer, strict=True):
+        assert (have.name, have.data_type, list(have.dims)) == (want.name, want.data_type, list(want.dims))
+        if have.data_type == onnx.TensorProto.INT64:
+            assert onnx.numpy_helper.to_array(have).tolist() == onnx.numpy_helper.to_array(want).tolist()
+    assert outputs(tmp_path / "m.onnx", image(batch, height, width))[0].shape == (batch, 100)
+
+
+def test_tensors_whose_shape_depends_on_the_size_are_dropped_however_small(token_skeleton: onnx.ModelProto) -> None:
+    _, recipes, sizes = read_recipes(token_skeleton)
+    assert {name: recipe.kind for name, recipe in recipes.items()} == {
+        "patch.weight": "weight",
+        "position": "offset",
+        "table": "index",
+        "head.weight": "weight",
+    }
+    assert recipes["table"] == TensorRecipe("index", 6)
+    assert sizes.tensors() == {"position", "table"}
+
+
+def test_weights_that_do_not_depend_on_the_size_are_the_same_at_every_size(
+    token_skeleton: onnx.ModelProto, tmp_path: Path
+) -> None:
+    path = saved(token_skeleton, tmp_path / "s.onnx")
+    for side in (32, 64):
+        materialise(path, tmp_path / f"{side}.onnx", batch=1, height=side, width=side)
+    first, second = (onnx.load(tmp_path / f"{side}.onnx").graph.initializer for side in (32, 64))
+    assert [(a.name, a.raw_data == b.raw_data) for a, b in zip(first, second, strict=True)] == [
+        ("patch.weight", True), ("shape", False), ("position", False), ("table", False), ("axes", True),
+        ("head.weight", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("fill", [np.nan, -np.inf])
+def test_a_tensor_that_can_neither_be_made_anew_nor_keep_its_shape_is_refused(
+    fill: float, token_model: TokenModel, token_sizes: SizedNumbers
+) -> None:
+    model = token_model(1, 32, 48)
+    numbers = np.full((1, 6, 24), fill, np.float32)
+    model.graph.initializer[2].CopyFrom(onnx.numpy_helper.from_array(numbers, "position"))
+    with pytest.raises(InvalidModel, match="the shape of 'position' depends on the size") as error:
+        skeleton_from_onnx(model, sizes=token_sizes)
+    assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_of_another_batch_begin_again_where_the_table_ends(
+    token_model: TokenModel, token_sizes: SizedNumbers, tmp_path: Path
+) -> None:
+    sizes = sizes_from_json({"n*h16*w16": [["dim", "table", 0]], "w16": [["bound", "table", 0]]})
+    skeleton = skeleton_from_onnx(token_model(1, 32, 48), sizes=SizedNumbers({**token_sizes.places, **sizes.places}))
+    materialise(saved(skeleton, tmp_path / "s.onnx"), tmp_path / "m.onnx", batch=2, height=32, width=48)
+    tables = {each.name: onnx.numpy_helper.to_array(each) for each in onnx.load(tmp_path / "m.onnx").graph.initializer}
+    assert tables["table"].tolist() == [0, 1, 2] * 4
+
+
+def test_dropped_biases_come_back_small_and_none_is_zero(
+    small_model: SmallModel, tmp_path: Path, outputs: Outputs
+) -> None:
+    path = saved(skeleton_from_onnx(small_model(0.0)), tmp_path / "s.onnx")
     materialise(path, tmp_path / "m.onnx", batch=3, height=16, width=20)
     model = onnx.load(tmp_path / "m.onnx")
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -185,28 +238,20 @@ def test_dropped_biases_come_back_small_and_none_is_zero(tmp_path: Path, outputs
     assert outputs(tmp_path / "m.onnx", image(3, 16, 20))[0].shape == (3, 500)
 
 
-def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(small_model: SmallModel, tmp_path: Path) -> None:
     for seed in (0, 1):
-        path = saved(skeleton_from_onnx(small_model(), seed=seed), tmp_path / f"s{seed}.onnx")
+        path = saved(skeleton_from_onnx(small_model(0.0), seed=seed), tmp_path / f"s{seed}.onnx")
         materialise(path, tmp_path / f"{seed}.onnx", batch=1, height=16, width=16)
     first, second = (onnx.load(tmp_path / f"{seed}.onnx").graph.initializer[0] for seed in (0, 1))
     assert first.name == second.name == "conv.weight"
     assert first.raw_data != second.raw_data
 
 
-def test_calibration_brings_every_product_to_a_root_mean_square_of_one(tmp_path: Path, outputs: Outputs) -> None:
-    path = saved(calibrated(skeleton_from_onnx(small_model()), size=16), tmp_path / "s.onnx")
-    materialise(path, tmp_path / "m.onnx", batch=1, height=16, width=64)
-    model = onnx.load(tmp_path / "m.onnx")
-    model.graph.output.append(onnx.ValueInfoProto(name="a"))
-    logits, first = outputs(model, image(1, 16, 64))
-    assert float(np.sqrt(np.mean(first**2))) == pytest.approx(1.0, rel=0.1)
-    assert 0.3 < float(np.sqrt(np.mean(logits**2))) < 3
-
-
 @pytest.mark.parametrize(("batch", "height", "width"), [(0, 16, 16), (1, 16, 0), (1, 32, 16), (1, -1, 16)])
-def test_a_size_that_the_skeleton_does_not_take_is_refused(batch: int, height: int, width: int, tmp_path: Path) -> None:
-    path = saved(skeleton_from_onnx(small_model()), tmp_path / "s.onnx")
+def test_a_size_that_the_skeleton_does_not_take_is_refused(
+    batch: int, height: int, width: int, small_model: SmallModel, tmp_path: Path
+) -> None:
+    path = saved(skeleton_from_onnx(small_model(0.0)), tmp_path / "s.onnx")
     with pytest.raises(ShapeMismatch, match="the model takes nx3x16xw") as error:
         materialise(path, tmp_path / "m.onnx", batch=batch, height=height, width=width)
     assert "\n" not in str(error.value)
@@ -219,45 +264,20 @@ def test_a_whole_model_is_no_skeleton(mobilenet: Path, tmp_path: Path) -> None:
         materialise(mobilenet, tmp_path / "m.onnx", batch=1, height=224, width=224)
 
 
-@pytest.mark.parametrize("step", range(1, 20))
-def test_a_truncated_skeleton_is_refused_wherever_it_was_cut(step: int, tmp_path: Path) -> None:
-    data = skeleton_path("resnet50").read_bytes()
-    path = tmp_path / "cut.onnx"
-    path.write_bytes(data[: len(data) * step // 20])
-    assert not is_skeleton(path)
-    with pytest.raises(InvalidModel):
-        materialise(path, tmp_path / "m.onnx", batch=1, height=224, width=224)
-
-
-@pytest.mark.parametrize("data", [b"", b"\x00" * 64, b"\xff\xd8\xff\xe0" * 50, b"hello world", bytes(range(256))])
-def test_garbage_is_no_skeleton(data: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "garbage.onnx"
-    path.write_bytes(data)
-    assert not is_skeleton(path)
-    with pytest.raises(InvalidModel, match=r"garbage\.onnx: "):
-        materialise(path, tmp_path / "m.onnx", batch=1, height=224, width=224)
-
-
-def test_a_skeleton_whose_recipes_do_not_fit_its_tensors_is_refused(tmp_path: Path) -> None:
-    skeleton = skeleton_from_onnx(small_model())
-    skeleton.metadata_props[-1].value = skeleton.metadata_props[-1].value.replace('"scale"', '"scaly"', 1)
-    path = saved(skeleton, tmp_path / "s.onnx")
-    with pytest.raises(InvalidModel, match="damaged"):
-        materialise(path, tmp_path / "m.onnx", batch=1, height=16, width=16)
-
-
-def test_a_full_disk_is_reported_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing_behind(
+    small_model: SmallModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    source = saved(skeleton_from_onnx(small_model()), tmp_path / "s.onnx")
+    source = saved(skeleton_from_onnx(small_model(0.0)), tmp_path / "s.onnx")
     with pytest.raises(DiskFull, match="the disk is full; free some room"):
         materialise(source, tmp_path / "m.onnx", batch=1, height=16, width=16)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["s.onnx"]
 
 
-def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
-    source = saved(skeleton_from_onnx(small_model()), tmp_path / "s.onnx")
+def test_a_folder_that_is_not_there_is_reported(small_model: SmallModel, tmp_path: Path) -> None:
+    source = saved(skeleton_from_onnx(small_model(0.0)), tmp_path / "s.onnx")
     with pytest.raises(StoreUnusable, match="No such file or directory"):
         materialise(source, tmp_path / "no" / "m.onnx", batch=1, height=16, width=16)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,18 @@ import onnx.numpy_helper
 import onnx.reference
 from numpy.typing import NDArray
 
-from backbench.models.onnx_input import SKELETON_KEY
+from backbench.models.onnx_input import SKELETON_KEY, dims_of, image_input
 from backbench.models.random_weights import TensorRecipe, random_chunks
-from backbench.models.skeleton import read_recipes, write_recipes
+from backbench.models.size_expression import InputSize
+from backbench.models.skeleton import read_recipes, skeleton_for_size, write_recipes
+from backbench.models.tensor_use import QUANTIZERS
 
 Array = NDArray[Any]
 Run = Callable[[onnx.ModelProto, Mapping[str, Array]], list[Array]]
 """Runs a model of one operator; the reference evaluator by default, ONNX Runtime where it is at hand."""
 
 _GAIN_DIGITS = 3
+_BATCH = 2
 
 
 def run_by_reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
@@ -36,31 +40,54 @@ def run_by_reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list
     return outputs
 
 
-def calibrated(skeleton: onnx.ModelProto, *, size: int = 128, run: Run = run_by_reference) -> onnx.ModelProto:
+def calibrated(
+    skeleton: onnx.ModelProto, *, height: int = 128, width: int = 128, run: Run = run_by_reference
+) -> onnx.ModelProto:
     """A copy of `skeleton` in which every convolution and matrix product gives numbers with a root mean square near 1.
 
-    Only the gains change. They are kept to three digits, so that another library's last bit does not show in them.
+    Only the gains change. They are kept to three digits, so that another library's last bit does not show in them. The
+    size is the one of the noise; where the skeleton takes one size only, it is that one. A weight whose first use is a
+    quantizer keeps its gain, because the quantizer's scale, which stays, was chosen for it.
     """
-    seed, recipes = read_recipes(skeleton)
-    tensors = {tensor.name: tensor for tensor in skeleton.graph.initializer}
+    path = Path("skeleton")
+    size = _size_of_noise(skeleton, path, height, width)
+    model, seed, _ = skeleton_for_size(skeleton, path, size)
+    _, recipes, sizes = read_recipes(skeleton)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     values: dict[str, Array] = {
         name: _numbers(tensor, recipes[name], seed) if name in recipes else onnx.numpy_helper.to_array(tensor)
         for name, tensor in tensors.items()
     }
-    image = next(value for value in skeleton.graph.input if value.name not in tensors)
+    image = image_input(skeleton, path)
     values[image.name] = _noise(image, size, seed)
+    last_use = {name: place for place, node in enumerate(model.graph.node) for name in node.input}
     settled: set[str] = set()
-    for node in skeleton.graph.node:
+    for place, node in enumerate(model.graph.node):
         for name in node.input:
-            if name in recipes and recipes[name].kind == "weight" and name not in settled:
+            if (
+                name in recipes
+                and recipes[name].kind == "weight"
+                and node.op_type not in QUANTIZERS
+                and name not in settled
+            ):
                 settled.add(name)
                 recipes[name] = _settled(recipes[name], _without_bias(node), skeleton, values, run)
                 values[name] = _numbers(tensors[name], recipes[name], seed)
         values.update(zip(node.output, _evaluate(node, skeleton, values, run), strict=True))
+        for name in node.input:
+            if last_use[name] == place:
+                values.pop(name, None)
     copy = onnx.ModelProto()
     copy.CopyFrom(skeleton)
-    write_recipes(copy, seed, recipes)
+    write_recipes(copy, seed, recipes, sizes)
     return copy
+
+
+def _size_of_noise(skeleton: onnx.ModelProto, path: Path, height: int, width: int) -> InputSize:
+    """The size asked for, save in what the skeleton has fixed."""
+    batch, _, high, wide = dims_of(image_input(skeleton, path))
+    wanted = zip((batch, high, wide), (_BATCH, height, width), strict=True)
+    return InputSize(*(have if isinstance(have, int) else want for have, want in wanted))
 
 
 def _settled(
@@ -103,9 +130,9 @@ def _numbers(tensor: onnx.TensorProto, recipe: TensorRecipe, seed: int) -> Array
     return np.frombuffer(data, dtype=dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(tuple(tensor.dims))
 
 
-def _noise(image: onnx.ValueInfoProto, size: int, seed: int) -> Array:
-    """Two images' worth of numbers with a mean of 0 and a deviation of 1."""
-    fixed = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
-    dims = [have or default for have, default in zip(fixed, (2, 3, size, size), strict=True)]
+def _noise(image: onnx.ValueInfoProto, size: InputSize, seed: int) -> Array:
+    """Numbers with a mean of 0 and a deviation of 1, in the shape of the input."""
+    dims = [dim.dim_value or size.batch for dim in image.type.tensor_type.shape.dim]
+    dims[2:] = [size.height, size.width]
     tensor = onnx.TensorProto(name=f"{SKELETON_KEY}.noise", data_type=image.type.tensor_type.elem_type, dims=dims)
     return _numbers(tensor, TensorRecipe("offset", 1.0), seed)

@@ -37,9 +37,13 @@ def recipe(name: str) -> Recipe:
     return recipe_from_toml(text, source=f"recipes/{name}.toml")
 
 
-def skeleton_path(name: str) -> Path:
-    """Where the skeleton of the backbone called `name` lies on this machine."""
-    return Path(str(files(__package__).joinpath("skeletons", recipe(name).skeleton)))
+def skeleton_path(name: str, size: tuple[int, int] | None = None) -> Path:
+    """Where the skeleton of the backbone called `name` lies, for its default size or for (height, width).
+
+    Raises ShapeMismatch, saying which sizes are taken, for one that is not.
+    """
+    of = recipe(name)
+    return Path(str(files(__package__).joinpath("skeletons", of.skeleton_for(*(size or of.size)))))
 
 
 def _unknown(name: str) -> str:

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -23,9 +23,15 @@ _MODEL_GRAPH, _MODEL_METADATA, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 14, 5, 
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's text that says something."""
+    """The first line of an exception's text that says something, without the end of a long one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return shown(lines[0], longest=200) if lines else type(error).__name__
+
+
+def shown(text: str, longest: int = 60) -> str:
+    """A model's text for an error's one line: without the end of a long one, and with nothing that breaks the line."""
+    short = text if len(text) <= longest else f"{text[:longest]}..."
+    return short if short.isprintable() else repr(short)[1:-1]
 
 
 def read_model(path: Path) -> onnx.ModelProto:
@@ -41,6 +47,8 @@ def read_model(path: Path) -> onnx.ModelProto:
         model.ParseFromString(data)
     except DecodeError as error:
         raise InvalidModel(f"{path}: not an ONNX model, or a truncated one; export or copy the model again") from error
+    if not _texts_are_sound(model):
+        raise InvalidModel(f"{path}: the ONNX model is damaged (a name is no text); export or copy the model again")
     if not model.graph.node or not model.graph.input or not model.graph.output:
         raise InvalidModel(f"{path}: not an ONNX model (it has no graph); give the path of an .onnx file")
     if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
@@ -51,6 +59,19 @@ def read_model(path: Path) -> onnx.ModelProto:
                 f"{path}: its weights lie in another file; save it again as one file: external_data=False"
             )
     return model
+
+
+def _texts_are_sound(message: Any) -> bool:
+    """Whether every text in a message is UTF-8: parsing lets another pass, and hands it out as bytes."""
+    if isinstance(message, onnx.TensorProto):
+        return isinstance(message.name, str)
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.type == field.TYPE_MESSAGE and not all(map(_texts_are_sound, values)):
+            return False
+        if field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in values):
+            return False
+    return True
 
 
 def has_metadata(path: Path, key: str) -> bool:

@@ -14,7 +14,7 @@ import onnx.shape_inference
 
 from backbench.domain.errors import InvalidModel, ShapeMismatch
 from backbench.domain.preprocess import Interpolation, Preprocess
-from backbench.models.onnx_file import StoredTensor, first_line, read_model, write_model
+from backbench.models.onnx_file import StoredTensor, first_line, read_model, shown, write_model
 
 PREPROCESS_KEY = "backbench.preprocess"
 MODEL_KEY = "backbench.model"
@@ -35,6 +35,7 @@ _WIDTHS = {
     onnx.TensorProto.INT64: 8,
 }
 _FLOAT_TYPES = (*_IMAGE_TYPES, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
+_WEIGHT_TYPES = (*_FLOAT_TYPES, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 _LARGE = 1024
 
 
@@ -50,7 +51,8 @@ class OutputContract:
 class InputContract:
     """What a model takes and gives; `parameters` counts its floating-point initialisers' numbers.
 
-    `preprocess` is None where the file does not state how an image becomes its input.
+    `preprocess` is None where the file does not state how an image becomes its input, `precision` where it does not
+    state its own.
     """
 
     name: str
@@ -61,6 +63,7 @@ class InputContract:
     preprocess: Preprocess | None
     parameters: int
     skeleton: bool
+    precision: str | None = None
 
 
 def inspect_input(path: Path) -> InputContract:
@@ -82,6 +85,7 @@ def inspect_input(path: Path) -> InputContract:
             math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _FLOAT_TYPES
         ),
         skeleton=skeleton,
+        precision=_precision(model),
     )
 
 
@@ -102,13 +106,21 @@ def onnx_for_size(source: Path, destination: Path, *, batch: int, height: int, w
 
 def frame_for_size(model: onnx.ModelProto, path: Path, *, batch: int, height: int, width: int) -> onnx.ModelProto:
     """`model` for one size, without initialisers and intermediate shapes, its outputs' shapes worked out."""
+    frame = sized_model(model, path, batch=batch, height=height, width=width)
+    del frame.graph.initializer[:]
+    del frame.graph.value_info[:]
+    return frame
+
+
+def sized_model(model: onnx.ModelProto, path: Path, *, batch: int, height: int, width: int) -> onnx.ModelProto:
+    """`model` for one size, its large initialisers without their numbers, every intermediate shape worked out.
+
+    Raises ShapeMismatch, saying what the model takes, for a size that it does not take.
+    """
+    check_dims(model, path, batch=batch, height=height, width=width)
     frame = without_weights(model)
     asked = (batch, 3, height, width)
     dims = dims_of(image_input(frame, path))
-    if min(asked) < 1 or any(isinstance(have, int) and have != want for have, want in zip(dims, asked, strict=True)):
-        taken = "x".join(str(dim) for dim in dims)
-        wanted = "x".join(str(side) for side in asked)
-        raise ShapeMismatch(f"{path}: the model takes {taken} (batch x channels x height x width), not {wanted}")
     symbols = {have: want for have, want in zip(dims, asked, strict=True) if isinstance(have, str) and have != "?"}
     for value in [*frame.graph.input, *frame.graph.output]:
         for dim in value.type.tensor_type.shape.dim:
@@ -117,13 +129,22 @@ def frame_for_size(model: onnx.ModelProto, path: Path, *, batch: int, height: in
     for dim, side in zip(image_input(frame, path).type.tensor_type.shape.dim, asked, strict=True):
         dim.dim_value = side
     try:
-        inferred = onnx.shape_inference.infer_shapes(frame, strict_mode=True, data_prop=True)
+        return onnx.shape_inference.infer_shapes(frame, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
         raise ShapeMismatch(f"{path}: the graph does not work at {height}x{width} ({first_line(error)})") from error
-    for output, known in zip(frame.graph.output, inferred.graph.output, strict=True):
-        output.CopyFrom(known)
-    del frame.graph.initializer[:]
-    return frame
+    except (ValueError, RuntimeError) as error:
+        raise InvalidModel(
+            f"{path}: not a sound ONNX model ({first_line(error)}); export or copy the model again"
+        ) from error
+
+
+def check_dims(model: onnx.ModelProto, path: Path, *, batch: int, height: int, width: int) -> None:
+    """Raise ShapeMismatch, saying what the model takes, where a fixed dimension of its input differs."""
+    asked, dims = (batch, 3, height, width), dims_of(image_input(model, path))
+    if min(asked) < 1 or any(isinstance(have, int) and have != want for have, want in zip(dims, asked, strict=True)):
+        taken = shown("x".join(str(dim) for dim in dims))
+        wanted = "x".join(str(side) for side in asked)
+        raise ShapeMismatch(f"{path}: the model takes {taken} (batch x channels x height x width), not {wanted}")
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -144,7 +165,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             setattr(copy.graph, field.name, value)
     for tensor in model.graph.initializer:
-        light = tensor.data_type in _FLOAT_TYPES and math.prod(tensor.dims) >= _LARGE
+        light = tensor.data_type in _WEIGHT_TYPES and math.prod(tensor.dims) >= _LARGE
         copy.graph.initializer.append(shape_only(tensor) if light else tensor)
     return copy
 
@@ -164,16 +185,17 @@ def image_input(model: onnx.ModelProto, path: Path) -> onnx.ValueInfoProto:
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
-        found = ", ".join(value.name for value in inputs) or "none"
+        found = shown(", ".join(value.name for value in inputs)) or "none"
         raise InvalidModel(f"{path}: it must have one input, an image; it has {len(inputs)} ({found})")
     tensor = inputs[0].type.tensor_type
     dims = dims_of(inputs[0])
     if tensor.elem_type not in _IMAGE_TYPES or len(dims) != 4 or dims[1] != 3:
-        dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        known = tensor.elem_type in onnx.TensorProto.DataType.values()
+        dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower() if known else f"type {tensor.elem_type}"
         shape = "x".join(str(dim) for dim in dims) or "no shape"
         raise InvalidModel(
-            f"{path}: its input '{inputs[0].name}' is {dtype} {shape}; export it with a float image input, batch x 3 x"
-            " height x width"
+            f"{path}: its input '{shown(inputs[0].name)}' is {dtype} {shown(shape)}; export it with a float image"
+            " input, batch x 3 x height x width"
         )
     return inputs[0]
 
@@ -185,13 +207,19 @@ def dims_of(value: onnx.ValueInfoProto) -> tuple[Dim, ...]:
     )
 
 
+def is_cut_short(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor's bytes are fewer than its shape needs."""
+    needed = math.prod(tensor.dims) * _WIDTHS.get(tensor.data_type, 0)
+    return bool(tensor.HasField("raw_data")) and len(tensor.raw_data) < needed
+
+
 def _check(model: onnx.ModelProto, path: Path) -> None:
     """Compare the weights' bytes with their shapes (not every onnx release does) and the graph with onnx's rules."""
     for tensor in model.graph.initializer:
-        if tensor.HasField("raw_data") and len(tensor.raw_data) < math.prod(tensor.dims) * _WIDTHS.get(
-            tensor.data_type, 0
-        ):
-            raise InvalidModel(f"{path}: the weights of '{tensor.name}' are cut short; export or copy the model again")
+        if is_cut_short(tensor):
+            raise InvalidModel(
+                f"{path}: the weights of '{shown(tensor.name)}' are cut short; export or copy the model again"
+            )
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
@@ -200,13 +228,27 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         ) from error
 
 
+def model_facts(model: onnx.ModelProto) -> dict[str, Any]:
+    """What the model's metadata says of it under `backbench.model`; empty where it says nothing that can be read."""
+    try:
+        facts = json.loads(metadata(model).get(MODEL_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _precision(model: onnx.ModelProto) -> str | None:
+    stated = model_facts(model).get("precision")
+    return stated if stated in ("fp32", "fp16", "int8") else None
+
+
 def _preprocess(model: onnx.ModelProto, path: Path) -> Preprocess | None:
     text = metadata(model).get(PREPROCESS_KEY)
     if text is None:
         return None
     try:
         return _preprocess_from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidModel(
             f"{path}: its metadata '{PREPROCESS_KEY}' cannot be used ({first_line(error)}); correct or remove it"
         ) from error

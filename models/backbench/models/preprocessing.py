@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -57,21 +58,40 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def write_input(image: Image.Image, out: NDArray[np.float32], preprocess: Preprocess, height: int, width: int) -> None:
-    """Write `image` as the input of a `height` x `width` model into `out`, shaped (3, H, W) or (1, 3, H, W).
-
-    Every step works in place on `out`, one channel at a time, so that a channel stays in the processor's cache. The
-    order of the float32 operations is timm's: folding them into one multiply-add would be quicker by a little and
-    change the last bit.
-    """
+    """Write `image` as the input of a `height` x `width` model into `out`, shaped (3, H, W) or (1, 3, H, W)."""
     planes: NDArray[Any] = out[0] if out.ndim == 4 and out.shape[0] == 1 else out
     if planes.shape != (3, height, width) or planes.dtype != np.float32:
         raise ShapeMismatch(f"the input is {out.dtype} {out.shape}; it must be float32 (3, {height}, {width})")
-    cropped = _centre_crop(_resized(image, preprocess, height, width), height, width)
-    for plane, band, mean, std in zip(planes, cropped.split(), preprocess.mean, preprocess.std, strict=True):
-        np.copyto(plane, np.asarray(band))
+    bands = cropped_image(image, preprocess, height, width).split()
+    normalise_into(planes, map(np.asarray, bands), preprocess)
+
+
+def cropped_image(image: Image.Image, preprocess: Preprocess, height: int, width: int) -> Image.Image:
+    """`image` resized and cropped for a `height` x `width` model, its pixels not yet normalised."""
+    return _centre_crop(_resized(image, preprocess, height, width), height, width)
+
+
+def normalise_into(planes: NDArray[np.float32], bands: Iterable[NDArray[np.uint8]], preprocess: Preprocess) -> None:
+    """Write the red, green and blue `bands`, 0..255, into `planes`, shaped (3, H, W), scaled and normalised.
+
+    Every step works in place, one channel at a time, so that a channel stays in the processor's cache. The order of
+    the float32 operations is timm's: folding them into one multiply-add would be quicker by a little and change the
+    last bit.
+    """
+    for plane, band, mean, std in zip(planes, bands, preprocess.mean, preprocess.std, strict=True):
+        np.copyto(plane, band)
         np.divide(plane, _FULL_SCALE, out=plane)
         np.subtract(plane, np.float32(mean), out=plane)
         np.divide(plane, np.float32(std), out=plane)
+
+
+def normalised_frames(frames: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
+    """Pixels of a model's size, k x height x width x 3 (RGB), as its input: k x 3 x height x width."""
+    count, height, width, channels = frames.shape
+    inputs = np.empty((count, channels, height, width), np.float32)
+    for planes, frame in zip(inputs, frames, strict=True):
+        normalise_into(planes, [frame[:, :, channel] for channel in range(channels)], preprocess)
+    return inputs
 
 
 def _resized(image: Image.Image, preprocess: Preprocess, height: int, width: int) -> Image.Image:

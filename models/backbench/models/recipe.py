@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from backbench.domain.errors import InvalidArgument, ShapeMismatch
 from backbench.domain.preprocess import Interpolation, Preprocess
@@ -17,19 +17,48 @@ else:
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """Which input sizes a backbone takes, in pixels; `fixed` means its default size and no other."""
+class SkeletonFile:
+    """One skeleton of a backbone, and the heights and widths it is for, in pixels; `maximum` None: no end."""
 
-    rule: Literal["any", "fixed"]
+    file: str
     minimum: int
-    multiple_of: int
+    multiple_of: int = 1
+    maximum: int | None = None
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether it stands for the model of this size."""
+        highest = max(height, width) if self.maximum is None else self.maximum
+        return all(self.minimum <= side <= highest and side % self.multiple_of == 0 for side in (height, width))
+
+    def __str__(self) -> str:
+        if self.maximum == self.minimum:
+            return f"{self.minimum}x{self.minimum}"
+        step = f" that are multiples of {self.multiple_of}" if self.multiple_of > 1 else ""
+        end = " pixels up" if self.maximum is None else f" to {self.maximum} pixels"
+        return f"any height and width{step} from {self.minimum}{end}"
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedTop1:
-    """ImageNet-1k top-1 accuracy that somebody else measured, and where it is stated."""
+    """ImageNet-1k top-1 accuracy that somebody else measured, at which size (pixels), and where it is stated."""
 
     percent: float
+    size: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedCost:
+    """What somebody else counted: parameters in millions, and thousand millions of multiply-adds at `size` pixels.
+
+    `norms` says that normalisation was counted among the multiply-adds, `resolution` to what the number was rounded.
+    """
+
+    params_millions: float
+    gmacs: float
+    resolution: float
+    size: int
+    norms: bool
     source: str
 
 
@@ -37,8 +66,8 @@ class PublishedTop1:
 class Recipe:
     """Everything that Backbench states about a backbone without running it.
 
-    `params` counts the trainable numbers of the torch module; `gmacs` the multiply-adds of its convolutions and
-    matrix products for one image of the default size, in thousand millions.
+    `params` counts the trainable numbers of the torch module; `gmacs` the multiply-adds of the deploy form's
+    convolutions and matrix products for one image of the default size, in thousand millions.
     """
 
     name: str
@@ -48,25 +77,22 @@ class Recipe:
     params: int
     gmacs: float
     size: tuple[int, int]
-    sizes: Sizes
     preprocess: Preprocess
-    skeleton: str
+    skeletons: tuple[SkeletonFile, ...]
     top1: PublishedTop1 | None = None
+    published: tuple[PublishedCost, ...] = ()
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ShapeMismatch, saying which sizes are taken, unless `height` x `width` is one of them."""
-        if self.sizes.rule == "fixed":
-            taken = (height, width) == self.size
-        else:
-            taken = all(side >= self.sizes.minimum and side % self.sizes.multiple_of == 0 for side in (height, width))
-        if not taken:
-            raise ShapeMismatch(f"{self.name} does not take {height}x{width}; it takes {self._sizes_taken()}")
+        self.skeleton_for(height, width)
 
-    def _sizes_taken(self) -> str:
-        if self.sizes.rule == "fixed":
-            return f"{self.size[0]}x{self.size[1]} only"
-        step = f" that are multiples of {self.sizes.multiple_of}" if self.sizes.multiple_of > 1 else ""
-        return f"any height and width{step} from {self.sizes.minimum} pixels up"
+    def skeleton_for(self, height: int, width: int) -> str:
+        """The file of the skeleton for one size. Raises ShapeMismatch, saying which sizes are taken."""
+        for skeleton in self.skeletons:
+            if skeleton.takes(height, width):
+                return skeleton.file
+        taken = ", or ".join(str(skeleton) for skeleton in self.skeletons)
+        raise ShapeMismatch(f"{self.name} does not take {height}x{width}; it takes {taken}")
 
 
 def recipe_from_toml(text: str, source: str) -> Recipe:
@@ -82,14 +108,13 @@ def recipe_from_toml(text: str, source: str) -> Recipe:
         raise InvalidArgument(f"{source}: not valid TOML ({error}); correct the file") from error
     top = _Table(table, source, "")
     top.only(
-        ["name", "timm_tag", "family", "licence", "params", "gmacs", "size", "skeleton", "sizes", "preprocess"],
-        optional=["top1"],
+        ["name", "timm_tag", "family", "licence", "params", "gmacs", "size", "skeletons", "preprocess"],
+        optional=["top1", "published"],
     )
-    sizes = top.table("sizes")
-    sizes.only(["rule", "minimum", "multiple_of"])
     preprocess = top.table("preprocess")
     preprocess.only(["mean", "std", "interpolation", "crop_ratio"])
-    return Recipe(
+    skeletons = tuple(_skeleton(entry) for entry in top.tables("skeletons"))
+    recipe = Recipe(
         name=top.text("name"),
         timm_tag=top.text("timm_tag"),
         family=top.text("family"),
@@ -97,19 +122,40 @@ def recipe_from_toml(text: str, source: str) -> Recipe:
         params=top.count("params"),
         gmacs=top.positive("gmacs"),
         size=top.pair("size"),
-        sizes=Sizes(
-            rule=cast(Literal["any", "fixed"], sizes.one_of("rule", ("any", "fixed"))),
-            minimum=sizes.count("minimum"),
-            multiple_of=sizes.count("multiple_of"),
-        ),
         preprocess=Preprocess(
             mean=preprocess.triple("mean"),
             std=preprocess.triple("std", above_zero=True),
             interpolation=cast(Interpolation, preprocess.one_of("interpolation", get_args(Interpolation))),
             crop_ratio=preprocess.positive("crop_ratio", upper=1.0),
         ),
-        skeleton=top.text("skeleton"),
+        skeletons=skeletons,
         top1=_top1(top),
+        published=tuple(_published(entry) for entry in top.tables("published")) if top.has("published") else (),
+    )
+    if not any(skeleton.takes(*recipe.size) for skeleton in skeletons):
+        raise InvalidArgument(f"{source}: no entry of 'skeletons' takes the default size; correct one of them")
+    return recipe
+
+
+def _skeleton(table: _Table) -> SkeletonFile:
+    table.only(["file", "minimum"], optional=["multiple_of", "maximum"])
+    return SkeletonFile(
+        file=table.text("file"),
+        minimum=table.count("minimum"),
+        multiple_of=table.count("multiple_of") if table.has("multiple_of") else 1,
+        maximum=table.count("maximum") if table.has("maximum") else None,
+    )
+
+
+def _published(table: _Table) -> PublishedCost:
+    table.only(["params_millions", "gmacs", "resolution", "size", "norms", "source"])
+    return PublishedCost(
+        params_millions=table.positive("params_millions"),
+        gmacs=table.positive("gmacs"),
+        resolution=table.positive("resolution"),
+        size=table.count("size"),
+        norms=table.flag("norms"),
+        source=table.text("source"),
     )
 
 
@@ -117,8 +163,8 @@ def _top1(top: _Table) -> PublishedTop1 | None:
     if not top.has("top1"):
         return None
     table = top.table("top1")
-    table.only(["percent", "source"])
-    return PublishedTop1(percent=table.positive("percent", upper=100.0), source=table.text("source"))
+    table.only(["percent", "size", "source"])
+    return PublishedTop1(table.positive("percent", upper=100.0), table.count("size"), table.text("source"))
 
 
 class _Table:
@@ -148,6 +194,18 @@ class _Table:
             raise self._wrong(key, "must be a table")
         return _Table(value, self._source, f"{self._prefix}{key}.")
 
+    def tables(self, key: str) -> list[_Table]:
+        value = self._values[key]
+        if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
+            raise self._wrong(key, "must be a list of tables")
+        return [_Table(entry, self._source, f"{self._prefix}{key}.") for entry in value]
+
+    def flag(self, key: str) -> bool:
+        value = self._values[key]
+        if not isinstance(value, bool):
+            raise self._wrong(key, "must be true or false")
+        return value
+
     def text(self, key: str) -> str:
         value = self._values[key]
         if not isinstance(value, str) or not value:
@@ -168,7 +226,7 @@ class _Table:
 
     def positive(self, key: str, upper: float = float("inf")) -> float:
         value = self._values[key]
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= upper:
+        if type(value) not in (int, float) or not 0 < value <= upper or value == float("inf"):
             limit = "" if upper == float("inf") else f" and at most {upper:g}"
             raise self._wrong(key, f"must be a number above 0{limit}")
         return float(value)
@@ -181,7 +239,7 @@ class _Table:
 
     def triple(self, key: str, *, above_zero: bool = False) -> tuple[float, float, float]:
         value = self._values[key]
-        if not isinstance(value, list) or len(value) != 3 or not all(type(v) in (int, float) for v in value):
+        if not isinstance(value, list) or len(value) != 3 or not all(map(_is_finite, value)):
             raise self._wrong(key, "must be three numbers, one a colour channel")
         if above_zero and min(value) <= 0:
             raise self._wrong(key, "must be three numbers above 0")
@@ -189,6 +247,10 @@ class _Table:
 
     def _wrong(self, key: str, what: str) -> InvalidArgument:
         return InvalidArgument(f"{self._source}: key '{self._prefix}{key}' {what}")
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and abs(cast(float, value)) < float("inf")
 
 
 def _is_count(value: object) -> bool:
