@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -19,6 +20,7 @@ from backbench.agent.worker.job import Job
 from backbench.domain.frame import FrameBlock
 from backbench.domain.run import SECOND_NS, FailureReason, RunFailure
 from backbench.models.catalog import skeleton_path
+from backbench.models.reference import write_reference
 
 MakeJob = Callable[..., Job]
 ENDLESS = 1_500_000
@@ -155,6 +157,40 @@ async def test_an_image_that_cannot_be_decoded_is_named(make_job: MakeJob, tmp_p
     assert failure is not None
     assert failure.reason is FailureReason.INVALID_INPUT
     assert failure.message.startswith("broken.jpg: ")
+
+
+def reference(path: Path, features: float) -> str:
+    """A reference that claims the same number for every frame and channel of the tiny model."""
+    frames, outputs = np.zeros((2, 16, 16, 3), np.uint8), {"output": np.full((2, 4, 1, 1), features, np.float32)}
+    write_reference(path, frames, outputs, tolerance=1e-3, made_by="nobody", precision="fp32")
+    return str(path)
+
+
+async def test_outputs_are_compared_after_the_frames_and_a_wrong_one_is_reported(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    recorded = Recorded(make_job(reference_path=reference(tmp_path / "wrong.npz", 1e6)))
+    assert await recorded.run() is None
+    assert recorded.indices == list(range(305))
+    assert "outputs" in recorded.stages
+    assert recorded.worker.report is not None
+    (check,) = recorded.worker.report["output_checks"]
+    assert (check["name"], check["finite"], check["passed"], check["frame_count"]) == ("output", True, False, 2)
+    assert check["max_relative_error"] > 0.9
+
+
+async def test_a_reference_that_cannot_be_used_ends_the_worker_before_the_first_frame(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    path = tmp_path / "damaged.npz"
+    reference(path, 1.0)
+    path.write_bytes(path.read_bytes()[:500])
+    recorded = Recorded(make_job(reference_path=str(path)))
+    failure = await recorded.run()
+    assert failure is not None
+    assert failure.reason is FailureReason.INVALID_INPUT
+    assert failure.message.startswith("the reference outputs cannot be used")
+    assert recorded.indices == []
 
 
 def test_a_worker_whose_agent_died_ends(make_job: MakeJob) -> None:

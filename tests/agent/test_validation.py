@@ -41,6 +41,7 @@ def test_an_ordinary_specification_passes() -> None:
         ({"backend": BackendSpec(threads=-1)}, "threads"),
         ({"model": ModelRef("m", "../x", "file")}, "SHA-256"),
         ({"model": ModelRef("m", "a" * 64, "pickle")}, "pickle"),
+        ({"model": ModelRef("m", "a" * 64, "file", reference_sha256="../x")}, "SHA-256"),
         ({"model": ModelRef("m", "a" * 64, "file", "int4")}, "int4"),
         ({"inputs": InputSpec((ImageRef("x", "y"),))}, "SHA-256"),
         ({"inputs": InputSpec(tuple(ImageRef("x", "a" * 64) for _ in range(2000)))}, "images"),

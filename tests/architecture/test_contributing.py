@@ -104,6 +104,7 @@ def test_the_backend_of_the_example_runs_a_model(reference: Any, model: Path) ->
         engine.infer(0)
         assert engine.outputs()[0].min() == 5.0
         assert engine.facts["input"] == "float32 1x3x2x2"
+        assert engine.output_names == ["features"]
         assert all(isinstance(value, str) and value for value in engine.facts.values())
 
 

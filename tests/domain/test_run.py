@@ -6,7 +6,7 @@ import pytest
 
 from backbench.domain.artifact import is_sha256
 from backbench.domain.frame import NULLABLE_COLUMNS, OUTCOME_NUMBERS, FrameBlock, FrameOutcome
-from backbench.domain.run import ModelRef, RunSpec, RunState
+from backbench.domain.run import ImageRef, InputSpec, ModelRef, RunSpec, RunState
 
 
 @pytest.mark.parametrize("state", list(RunState))
@@ -18,6 +18,13 @@ def test_a_run_spec_cannot_be_changed_after_it_was_made() -> None:
     spec = RunSpec("id", ModelRef("resnet50", "0" * 64, "skeleton"), 224, 224)
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.batch = 2  # type: ignore[misc]
+
+
+def test_a_run_needs_its_model_its_reference_and_its_images() -> None:
+    images = InputSpec((ImageRef("one", "1" * 64), ImageRef("two", "2" * 64)))
+    spec = RunSpec("id", ModelRef("resnet50", "0" * 64, "file", reference_sha256="f" * 64), 224, 224, inputs=images)
+    assert spec.artifacts == ("0" * 64, "f" * 64, "1" * 64, "2" * 64)
+    assert RunSpec("id", ModelRef("resnet50", "0" * 64, "file"), 224, 224).artifacts == ("0" * 64,)
 
 
 def test_every_outcome_has_a_number_of_its_own() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import backbench.domain
 from backbench.domain.errors import InvalidArgument, JournalCorrupt
-from backbench.domain.event import Happening, Progress, RunEvent, StateChange
+from backbench.domain.event import Happening, LaunchReport, OutputCheck, Progress, RunEvent, StateChange
 from backbench.domain.frame import NULLABLE_COLUMNS, FrameBlock
 from backbench.domain.preprocess import Preprocess
 from backbench.domain.run import RunState
@@ -68,8 +68,8 @@ def values(field: FieldDescriptor, hint: Any) -> st.SearchStrategy[Any]:  # noqa
     if isinstance(hint, types.UnionType):
         (inner,) = (part for part in arguments if part is not types.NoneType)
         some = values(field, inner)
-        # None travels as proto3's default, so an optional scalar never holds that.
-        return st.none() | (some if dataclasses.is_dataclass(inner) else some.filter(bool))
+        # In a plain field None travels as proto3's default, so an optional scalar never holds that.
+        return st.none() | (some if field.has_presence else some.filter(bool))
     if origin is typing.Literal:
         return st.sampled_from(arguments)
     if origin is tuple and arguments[-1] is Ellipsis:
@@ -187,6 +187,18 @@ def test_an_enum_that_was_not_set_is_refused_unless_it_may_be_absent() -> None:
     with pytest.raises(InvalidArgument, match="state 0"):
         from_message(run_pb2.StateChange(), StateChange)
     assert from_message(run_pb2.Scenario(name=run_pb2.SCENARIO_NAME_PACED), NOUNS["Scenario"]).queue_policy is None
+
+
+@pytest.mark.parametrize("number", [0.0, None, 0.25])
+def test_an_error_of_nothing_is_told_from_one_that_cannot_be_told(number: float | None) -> None:
+    check = OutputCheck("logits", number, number, True, 5e-3, True, 3, "torch")
+    sent = to_message(check, run_pb2.OutputCheck()).SerializeToString()
+    assert from_message(run_pb2.OutputCheck.FromString(sent), OutputCheck) == check
+
+
+def test_a_launch_of_an_older_agent_has_no_output_checks() -> None:
+    message = run_pb2.LaunchReport(launch=1, purpose=run_pb2.LAUNCH_PURPOSE_TIMED)
+    assert from_message(message, LaunchReport).output_checks == ()
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])

@@ -15,7 +15,16 @@ from backbench.agent.sampler import Sampler
 from backbench.agent.sensors.base import Sensor
 from backbench.agent.supervisor import Watchdog, Worker, prepare_model
 from backbench.agent.worker.job import Job
-from backbench.domain.event import Happening, LaunchReport, LogLine, MemoryPhase, Phase, Progress, StateChange
+from backbench.domain.event import (
+    Happening,
+    LaunchReport,
+    LogLine,
+    MemoryPhase,
+    OutputCheck,
+    Phase,
+    Progress,
+    StateChange,
+)
 from backbench.domain.frame import FrameBlock
 from backbench.domain.run import LaunchPurpose, RunFailure, RunSpec, RunState
 
@@ -99,7 +108,8 @@ class Execution:
 
     def _job(self, purpose: LaunchPurpose, model_path: Path) -> Job:
         spec = self._spec
-        images = spec.inputs.images
+        images, reference = spec.inputs.images, spec.model.reference_sha256
+        timed = purpose is LaunchPurpose.TIMED
         return Job(
             purpose=purpose.value,
             model_path=str(model_path),
@@ -118,6 +128,7 @@ class Execution:
             frame_count=spec.scenario.frame_count or 0,
             spawned_ns=0,
             parent_pid=0,
+            reference_path=str(self._artifacts.path(reference)) if reference and timed else None,
         )
 
     async def _sample(self) -> None:
@@ -148,4 +159,5 @@ def _launch_report(launch: int, purpose: LaunchPurpose, report: dict[str, Any]) 
         counters=report.get("counters", {}),
         window_start_ns=report.get("window_start_ns"),
         window_end_ns=report.get("window_end_ns"),
+        output_checks=tuple(OutputCheck(**check) for check in report.get("output_checks", ())),
     )

@@ -102,11 +102,7 @@ class Runs:
 
     def uses(self, sha256: str) -> bool:
         """Whether a run that has not ended needs this artifact."""
-        for run_id in self._active:
-            spec = self._registry.get(run_id).spec
-            if sha256 == spec.model.sha256 or any(sha256 == image.sha256 for image in spec.inputs.images):
-                return True
-        return False
+        return any(sha256 in self._registry.get(run_id).spec.artifacts for run_id in self._active)
 
     async def cancel(self, run_id: str, state: RunState = RunState.CANCELLED) -> Run:
         """End a run that has not ended, with what it measured kept; returns it as it is after that."""

@@ -146,7 +146,7 @@ class Agent:
             raise UnknownBackend(f'no backend "{spec.backend.name}"; this agent has {", ".join(backends)}')
         if not backend.available:
             raise BackendUnavailable(f"backend {backend.name} cannot be used here: {backend.reason}")
-        for sha256 in (spec.model.sha256, *(image.sha256 for image in spec.inputs.images)):
+        for sha256 in spec.artifacts:
             self._artifacts.path(sha256)
 
     async def _perform(self, spec: RunSpec, emit: Emit, stop: asyncio.Event) -> RunFailure | None:

@@ -14,6 +14,7 @@ from backbench.domain.run import SECOND_NS, RunSpec, ScenarioName
 SCENARIOS = (ScenarioName.CLOSED_LOOP,)
 """Scenarios that this agent carries out."""
 _SOURCES = ("skeleton", "export", "file")
+_PRECISIONS = ("as-model", "fp32", "fp16", "int8")
 
 
 def check_spec(spec: RunSpec, limits: Limits) -> None:
@@ -43,7 +44,7 @@ def check_spec(spec: RunSpec, limits: Limits) -> None:
 
 
 def _check_digests(spec: RunSpec) -> None:
-    for sha256 in (spec.model.sha256, *(image.sha256 for image in spec.inputs.images)):
+    for sha256 in spec.artifacts:
         if not is_sha256(sha256):
             raise InvalidRunSpec(f'"{sha256[:64]}" is not a SHA-256 of 64 lower-case hex digits')
 
@@ -60,7 +61,7 @@ def _check_choices(spec: RunSpec) -> None:
         "wait_cool_mc": spec.wait_cool_mc,
         "duration_ns": spec.scenario.duration_ns,
         "regime locked": spec.regime not in ("", "as-shipped"),
-        f"precision {spec.model.precision}": spec.model.precision not in ("as-model", "fp32"),
+        f"precision {spec.model.precision}": spec.model.precision not in _PRECISIONS,
     }
     for name, asked in unsupported.items():
         if asked:

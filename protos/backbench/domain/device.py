@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-PROTOCOL_REVISION = 1
+PROTOCOL_REVISION = 2
 """Grows by one with every addition to backbench.v1."""
 MIN_PROTOCOL_REVISION = 1
 """Oldest revision of the other side that this code works with."""

@@ -66,6 +66,20 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputCheck:
+    """How far one output is from its reference; the two numbers are None where they cannot be told."""
+
+    name: str
+    max_relative_error: float | None
+    cosine: float | None
+    finite: bool
+    tolerance: float
+    passed: bool
+    frame_count: int
+    made_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchReport:
     """What one worker process reported besides frames."""
 
@@ -78,6 +92,7 @@ class LaunchReport:
     window_start_ns: int | None = None
     window_end_ns: int | None = None
     layers: tuple[Layer, ...] = ()
+    output_checks: tuple[OutputCheck, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

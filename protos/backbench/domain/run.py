@@ -167,6 +167,12 @@ class RunSpec:
     wait_cool_limit_ns: int | None = None
     regime: str = "as-shipped"
 
+    @property
+    def artifacts(self) -> tuple[str, ...]:
+        """The digests of everything that must be on the device before the run, and stay there until its end."""
+        reference = (self.model.reference_sha256,) if self.model.reference_sha256 else ()
+        return (self.model.sha256, *reference, *(image.sha256 for image in self.inputs.images))
+
 
 @dataclass(frozen=True, slots=True)
 class RunFailure:

@@ -412,7 +412,7 @@ class ModelRef(google.protobuf.message.Message):
     precision: builtins.str
     """"fp32", "fp16", "int8" or "as-model"."""
     reference_sha256: builtins.str
-    """Digest of reference outputs; empty for none."""
+    """Digest of reference outputs, with which the agent compares what the engine gives; empty for none."""
     def __init__(
         self,
         *,
@@ -910,6 +910,7 @@ class LaunchReport(google.protobuf.message.Message):
     WINDOW_START_NS_FIELD_NUMBER: builtins.int
     WINDOW_END_NS_FIELD_NUMBER: builtins.int
     LAYERS_FIELD_NUMBER: builtins.int
+    OUTPUT_CHECKS_FIELD_NUMBER: builtins.int
     launch: builtins.int
     """Number of the launch, from 0; the memory and layers passes have their own count."""
     purpose: global___LaunchPurpose.ValueType
@@ -938,6 +939,10 @@ class LaunchReport(google.protobuf.message.Message):
     def layers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Layer]:
         """Layer times; only in a layers pass."""
 
+    @property
+    def output_checks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OutputCheck]:
+        """One an output, where the run named reference outputs; only of timed launches."""
+
     def __init__(
         self,
         *,
@@ -950,10 +955,62 @@ class LaunchReport(google.protobuf.message.Message):
         window_start_ns: builtins.int = ...,
         window_end_ns: builtins.int = ...,
         layers: collections.abc.Iterable[global___Layer] | None = ...,
+        output_checks: collections.abc.Iterable[global___OutputCheck] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["counters", b"counters", "facts", b"facts", "launch", b"launch", "layers", b"layers", "memory", b"memory", "phases", b"phases", "purpose", b"purpose", "window_end_ns", b"window_end_ns", "window_start_ns", b"window_start_ns"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counters", b"counters", "facts", b"facts", "launch", b"launch", "layers", b"layers", "memory", b"memory", "output_checks", b"output_checks", "phases", b"phases", "purpose", b"purpose", "window_end_ns", b"window_end_ns", "window_start_ns", b"window_start_ns"]) -> None: ...
 
 global___LaunchReport = LaunchReport
+
+@typing.final
+class OutputCheck(google.protobuf.message.Message):
+    """How far one output is from its reference, over all reference frames."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    MAX_RELATIVE_ERROR_FIELD_NUMBER: builtins.int
+    COSINE_FIELD_NUMBER: builtins.int
+    FINITE_FIELD_NUMBER: builtins.int
+    TOLERANCE_FIELD_NUMBER: builtins.int
+    PASSED_FIELD_NUMBER: builtins.int
+    FRAME_COUNT_FIELD_NUMBER: builtins.int
+    MADE_BY_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The output's name."""
+    max_relative_error: builtins.float
+    """Largest difference, divided by the reference's largest magnitude; absent where it cannot be told."""
+    cosine: builtins.float
+    """Cosine similarity; absent where it cannot be told."""
+    finite: builtins.bool
+    """Every number is finite."""
+    tolerance: builtins.float
+    """Largest relative error that passes."""
+    passed: builtins.bool
+    """Whether it passes."""
+    frame_count: builtins.int
+    """Frames compared."""
+    made_by: builtins.str
+    """What made the reference, e.g. "torch"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        max_relative_error: builtins.float | None = ...,
+        cosine: builtins.float | None = ...,
+        finite: builtins.bool = ...,
+        tolerance: builtins.float = ...,
+        passed: builtins.bool = ...,
+        frame_count: builtins.int = ...,
+        made_by: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cosine", b"_cosine", "_max_relative_error", b"_max_relative_error", "cosine", b"cosine", "max_relative_error", b"max_relative_error"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cosine", b"_cosine", "_max_relative_error", b"_max_relative_error", "cosine", b"cosine", "finite", b"finite", "frame_count", b"frame_count", "made_by", b"made_by", "max_relative_error", b"max_relative_error", "name", b"name", "passed", b"passed", "tolerance", b"tolerance"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cosine", b"_cosine"]) -> typing.Literal["cosine"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_relative_error", b"_max_relative_error"]) -> typing.Literal["max_relative_error"] | None: ...
+
+global___OutputCheck = OutputCheck
 
 @typing.final
 class Phase(google.protobuf.message.Message):

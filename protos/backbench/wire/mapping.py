@@ -2,7 +2,8 @@
 
 A dataclass field and the message field have the same name. Enums map by name (`RunState.DONE` is `RUN_STATE_DONE`),
 tuples to repeated fields, mappings to maps, dataclasses to messages. A field of type `X | None` maps None to the absent
-message or to proto3's default, so it is used only where 0 or "" is not a value.
+message or the absent `optional` field; in a plain field None is proto3's default, so that is used only where 0 or "" is
+not a value.
 """
 
 from __future__ import annotations
@@ -73,7 +74,13 @@ def _plan(name: str, hint: Any) -> _Plan:
         return _nested(name, typing.cast("type", hint), optional)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return _enum(name, hint, optional)
-    return _Plan(name, setattr, lambda m, n: (getattr(m, n) or None) if optional else getattr(m, n))
+    return _Plan(name, setattr, _optional_scalar if optional else getattr)
+
+
+def _optional_scalar(message: Message, field: str) -> Any:
+    if message.DESCRIPTOR.fields_by_name[field].has_presence:
+        return getattr(message, field) if message.HasField(field) else None
+    return getattr(message, field) or None
 
 
 def _repeated(name: str, item: Any, length: int | None) -> _Plan:

@@ -44,6 +44,10 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, str]:
         """What defines its latency: versions, providers, threads, shapes, transfers, synchronisation."""
 
+    @property
+    def output_names(self) -> Sequence[str]:
+        """The names of what `outputs` gives, in the same order."""
+
     def bind(self, slots: Sequence[NDArray[np.float32]]) -> None:
         """Take input buffers, each of the opened shape; they stay where they are and are read at each `infer`.
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDER = "CPUExecutionProvider"
+_PRECISIONS = ("as-model", "fp32", "fp16", "int8")
+"""What a model holds: it is executed as it is."""
 
 
 class OnnxRuntimeCpu:
@@ -38,7 +40,7 @@ class OnnxRuntimeCpu:
             reason = f"onnxruntime does not import: {str(error).splitlines()[0]}"
             return BackendDescription(self.name, available=False, reason=reason)
         return BackendDescription(
-            self.name, available=True, version=module.__version__, providers=(_PROVIDER,), precisions=("as-model",)
+            self.name, available=True, version=module.__version__, providers=(_PROVIDER,), precisions=_PRECISIONS
         )
 
     def load(self) -> None:
@@ -98,6 +100,11 @@ class OrtEngine:
             "synchronisation": "the call returns with the output",
             "input": f"{self._input.name} float32 {'x'.join(map(str, self._request.input_shape))}",
         }
+
+    @property
+    def output_names(self) -> Sequence[str]:
+        """See `Engine.output_names`."""
+        return [output.name for output in self._session.get_outputs()]
 
     def bind(self, slots: Sequence[NDArray[np.float32]]) -> None:
         """One binding a slot. Outputs of a known shape get one buffer each, which every inference overwrites."""

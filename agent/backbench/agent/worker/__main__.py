@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 _STARTED_NS = time.perf_counter_ns()
@@ -123,12 +124,15 @@ def _memory_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter) -
 
 
 def _timed_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter) -> None:
+    from backbench.agent.worker import outputs
     from backbench.agent.worker.loop import QuietWindow, Window, closed_loop
     from backbench.agent.worker.table import FrameTable, row_offset
     from backbench.domain.frame import FrameTag
 
     if job.table_descriptor is None:
         raise ValueError("a timed job needs a frame table")
+    # One that cannot be used is found out before the window, and its frames are run after it.
+    reference = outputs.opened_reference(job)
     rows = job.warmup_frame_count + job.frame_count
     table = FrameTable(job.table_descriptor, rows)
     table.touch()
@@ -140,6 +144,10 @@ def _timed_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter) ->
         reporter.phases.append(("warmup", time.perf_counter_ns() - at))
         closed_loop(timed, table, inputs.fill, engine.infer, inputs.count, inputs.timed)
     first, last = row_offset(timed.first), row_offset(rows - 1)
+    checks: list[dict[str, Any]] = []
+    if reference is not None:
+        tell = partial(reporter.send, "stage", stage="outputs")
+        checks = outputs.output_checks(reference, job, engine, inputs.slots[0], tell)
     reporter.send(
         "report",
         phases=reporter.phases,
@@ -147,6 +155,7 @@ def _timed_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter) ->
         counters=dict(quiet.counters),
         window_start_ns=table.words[first + 2],
         window_end_ns=max(table.words[last + 3], table.words[last + 2]),
+        output_checks=checks,
     )
 
 

@@ -12,7 +12,10 @@ from backbench.domain.preprocess import Preprocess
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One worker's work: which model, what is fed, how many frames, and for which purpose ("timed" or "memory")."""
+    """One worker's work: which model, what is fed, how many frames, and for which purpose ("timed" or "memory").
+
+    `reference_path` is a file of reference outputs that the model's are compared with; None for no comparison.
+    """
 
     purpose: str
     model_path: str
@@ -32,6 +35,7 @@ class Job:
     spawned_ns: int
     parent_pid: int
     table_descriptor: int | None = None
+    reference_path: str | None = None
 
     def to_json(self) -> str:
         """One line of JSON."""
