@@ -29,6 +29,11 @@ def judge(budgets: Sequence[str], service: Mapping[str, Any] | None, peak_mb: fl
     return rows
 
 
+def unjudged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows with no verdict: what was measured is not what was asked for, such as a wrong engine."""
+    return [{**row, "verdict": Verdict.UNKNOWN.value} for row in rows]
+
+
 def overall(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """The verdict of all budgets together; None when there are none."""
     return worst([Verdict(row["verdict"]) for row in rows]).value if rows else None

@@ -16,7 +16,7 @@ _METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "memory": ("MB", ("memory_mb", "peak")),
     "cold start": ("ms", ("cold_start_ms", "total")),
 }
-_COMPARED = {"hash", "input", "size", "preprocess", "precision"}
+_COMPARED = {"hash", "input", "size", "preprocess", "preprocess_digest", "precision"}
 """Fields of a contract that belong to the model, which is what is being compared."""
 
 
