@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from backbench.controller.operations import roofline
+from backbench.controller.operations.roofline_models import Sizes
 
 MODEL = "mobilenetv3_large_100"
 QUICK = (MODEL, "--device", "here", "--size", "32", "--frames", "20", "--warmup", "2", "--no-memory-pass")
@@ -42,6 +46,24 @@ def test_a_device_that_does_not_answer_is_status_3_and_what_it_said_last_is_show
     refused = here("profile", MODEL, "--device", "gone", "--frames", "20", status=3)
     assert refused.err.count("\n") == 1
     assert here("run", "list", "--json").json["runs"] == []
+
+
+def test_a_roofline_is_measured_once_and_shown_from_then_on(here: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Sizes(channels=32, side=8, layers=2, tensor_bytes=1 << 20, steps=2, frames=8, warmup=1)
+    monkeypatch.setattr(roofline, "measure_roofline", partial(roofline.measure_roofline, sizes=tiny))
+    assert here("device", "show", "here", "--json").json["roofline"] is None
+    assert "Roofline" not in here("device", "show", "here").out
+    measured = here("device", "show", "here", "--roofline", "--json")
+    peaks = measured.json["roofline"]
+    assert peaks["peak_flops_per_s"] / peaks["peak_bytes_per_s"] == peaks["ridge_flop_per_byte"]
+    assert "roofline-memory" in measured.err
+    for words in ("GFLOP/s", "GB/s", "FLOP/byte", f"{peaks['threads']} thread", peaks["backend"]):
+        assert words in here("device", "show", "here").out
+    assert here("device", "list", "--json").json["devices"][0]["roofline"] == peaks
+    assert here("run", "list", "--json").json["runs"] == []
+    here("device", "add", "gone", "127.0.0.1:1", "--no-check")
+    assert here("device", "show", "gone", "--roofline", status=3).err.count("\n") == 1
+    assert "nowhere" in here("device", "show", "nowhere", "--roofline", status=2).err
 
 
 def test_models_are_listed(backbench: Any) -> None:

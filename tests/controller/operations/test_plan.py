@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,20 @@ import onnx.helper
 import pytest
 from PIL import Image
 
-from backbench.controller.operations.models import parse_size, resolve_model
-from backbench.controller.operations.plan import ProfileRequest, check_device, plan_profile, specifications
+from backbench.controller.operations import plan as plan_module
+from backbench.controller.operations.making import ModelOrder
+from backbench.controller.operations.models import ModelFile, parse_size, resolve_model
+from backbench.controller.operations.plan import (
+    Plan,
+    ProfileRequest,
+    ReadyModel,
+    check_device,
+    newest_opset,
+    plan_profile,
+    specifications,
+    uploads,
+)
+from backbench.domain.artifact import ArtifactKind
 from backbench.domain.device import Backend, Device, DeviceIdentity, Limits
 from backbench.domain.errors import (
     BackendUnavailable,
@@ -27,6 +40,8 @@ from backbench.domain.errors import (
 )
 from backbench.domain.identifiers import is_run_id
 from backbench.domain.preprocess import IMAGENET_DEFAULT
+from backbench.models.catalog import recipe
+from backbench.models.onnx_input import MODEL_KEY
 
 GOOD = ProfileRequest(("resnet50",), "pi")
 
@@ -101,13 +116,46 @@ def test_every_image_is_decoded_before_anything_else_happens(tmp_path: Path) -> 
     assert plan_profile(replace(GOOD, inputs=tmp_path / "b.png")).images == (tmp_path / "b.png",)
 
 
+def _ready(plan: Plan) -> tuple[ReadyModel, ...]:
+    """The models of a plan as they are, without any making."""
+    models = [model for model in plan.models if isinstance(model, ModelFile)]
+    return tuple(ReadyModel(model, model.size(size)) for model, size in zip(models, plan.sizes, strict=True))
+
+
 def test_a_backbone_is_its_skeleton_with_its_own_preprocessing() -> None:
     plan = plan_profile(GOOD)
-    (spec,) = specifications(plan, ["a" * 64])
+    ready = _ready(plan)
+    (spec,) = specifications(plan, ready, {ready[0].model.path: "a" * 64})
     assert is_run_id(spec.run_id)
     assert (spec.model.name, spec.model.source, spec.model.sha256) == ("resnet50", "skeleton", "a" * 64)
+    assert (spec.model.precision, spec.model.reference_sha256) == ("fp32", "")
     assert (spec.height, spec.width, spec.preprocess.crop_ratio) == (224, 224, 0.95)
     assert not plan.models[0].preprocess_assumed
+
+
+def test_a_run_names_its_model_its_reference_and_its_images(tmp_path: Path) -> None:
+    image, reference = _image(tmp_path / "image.png"), tmp_path / "reference.npz"
+    reference.write_bytes(b"")
+    plan = plan_profile(replace(GOOD, models=("resnet50", "resnet18"), inputs=image, name="pair"))
+    first, second = _ready(plan)
+    ready = (replace(first, model=replace(first.model, reference=reference)), second)
+    sent = uploads(plan, ready)
+    assert [(upload.path, upload.kind) for upload in sent] == [
+        (first.model.path, ArtifactKind.SKELETON),
+        (reference, ArtifactKind.REFERENCE),
+        (second.model.path, ArtifactKind.SKELETON),
+        (image, ArtifactKind.IMAGE),
+    ]
+    digests = {upload.path: digit * 64 for upload, digit in zip(sent, "abcd", strict=True)}
+    specs = specifications(plan, ready, digests)
+    assert [(spec.model.sha256[0], spec.model.reference_sha256[:1]) for spec in specs] == [("a", "b"), ("c", "")]
+    assert [[each.sha256[0] for each in spec.inputs.images] for spec in specs] == [["d"], ["d"]]
+    assert {spec.labels["name"] for spec in specs} == {"pair"}
+
+
+def test_a_file_that_two_runs_need_is_sent_once(tmp_path: Path) -> None:
+    plan = plan_profile(replace(GOOD, models=(str(_model(tmp_path / "a.onnx", 1, 3, 8, 8)),) * 2))
+    assert len(uploads(plan, _ready(plan))) == 1
 
 
 def test_a_file_has_its_own_size_or_needs_one(tmp_path: Path) -> None:
@@ -143,7 +191,7 @@ def test_a_size_is_height_by_width(text: str, size: tuple[int, int]) -> None:
     [
         ({"backend": "tflite"}, {}, UnknownBackend, "it has onnxruntime, tensorrt"),
         ({"backend": "tensorrt"}, {}, BackendUnavailable, "package tensorrt is missing"),
-        ({"precision": "int8"}, {}, InvalidArgument, "takes as-model, fp32"),
+        ({"precision": "int8"}, {}, InvalidArgument, "--precision int8: onnxruntime on pi takes as-model, fp32"),
         ({"frames": 90, "warmup": 11}, {"frame_count": 100}, InvalidRunSpec, "--frames and --warmup"),
         ({"timeout_s": 61.0}, {"run_duration_ns": 60 * 10**9}, InvalidRunSpec, "--timeout"),
         ({}, {"artifact_bytes": 1000}, MessageTooLarge, "at most 1000"),
@@ -159,3 +207,78 @@ def test_what_the_device_would_refuse_is_refused_here(
 
 def test_a_plan_that_fits_the_device_passes() -> None:
     check_device(plan_profile(GOOD), _device())
+    check_device(plan_profile(replace(GOOD, precision="fp32")), _device())
+
+
+def _stated(path: Path, precision: str) -> Path:
+    """A file that says in which precision it is."""
+    model = onnx.load(str(_model(path, 1, 3, 8, 8)))
+    onnx.helper.set_model_props(model, {MODEL_KEY: json.dumps({"precision": precision})})
+    onnx.save(model, path)
+    return path
+
+
+def test_a_file_whose_precision_the_backend_does_not_take_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    path = _stated(tmp_path / "small.onnx", "int8")
+    with pytest.raises(InvalidArgument, match="small is int8: onnxruntime on pi takes as-model, fp32"):
+        check_device(plan_profile(replace(GOOD, models=(str(path),))), _device())
+    able = replace(_device().backends[0], precisions=("as-model", "fp32", "fp16", "int8"))
+    check_device(plan_profile(replace(GOOD, models=(str(path),))), _device(backends=(able,)))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_file_is_not_converted_back(precision: str, tmp_path: Path) -> None:
+    path = _stated(tmp_path / "small.onnx", precision)
+    with pytest.raises(InvalidArgument, match=f"small.onnx is {precision} already; leave --precision away"):
+        plan_profile(replace(GOOD, models=(str(path),), precision="fp32"))
+    plan_profile(replace(GOOD, models=(str(_stated(path, "fp32")),), precision="fp32"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"precision": "int4"}, '--precision "int4" is not known; take one of fp32, fp16, int8'),
+        ({"precision": "int8", "target": "npu"}, '--for "npu" is not known; take cpu or tensorrt'),
+        ({"calibration": Path()}, "--calibration is of no use without --precision int8"),
+        ({"calibration": Path(), "precision": "fp32"}, "--calibration is of no use for fp32"),
+        ({"calibration": Path("gone"), "precision": "int8"}, "gone: no such file or folder"),
+        ({"weights": "gone.safetensors"}, "--weights gone.safetensors: no such file; take pretrained, random or"),
+        ({"weights": "random", "models": ("gone.onnx",)}, "no file gone.onnx; check the path"),
+        ({"weights": "random", "models": ("some/thing",)}, "no file some/thing; check the path"),
+    ],
+)
+def test_what_cannot_be_exported_or_converted_is_refused_before_anything_happens(
+    change: dict[str, object], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_module, "require_export", lambda: None)
+    with pytest.raises(InvalidArgument) as caught:
+        plan_profile(replace(GOOD, **change))  # type: ignore[arg-type]
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_weights_are_for_names_and_not_for_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "require_export", lambda: None)
+    path = _model(tmp_path / "mine.onnx", 1, 3, 8, 8)
+    with pytest.raises(InvalidArgument, match=r"mine.onnx has its weights; leave --weights away"):
+        plan_profile(replace(GOOD, models=(str(path),), weights="random"))
+    known = plan_profile(replace(GOOD, weights="random"))
+    assert (known.models, known.sizes) == ((ModelOrder("resnet50", "random", recipe("resnet50")),), ((224, 224),))
+    with pytest.raises(ShapeMismatch, match="resnet50 does not take 8x8"):
+        plan_profile(replace(GOOD, weights="random", size="8"))
+    other = plan_profile(replace(GOOD, models=("resnet50.tv_in1k",), weights="pretrained"))
+    assert (other.models, other.sizes) == ((ModelOrder("resnet50.tv_in1k", "pretrained"),), (None,))
+
+
+def test_a_name_that_is_not_in_the_catalogue_can_be_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnknownBackbone, match="any other timm name needs --weights random or pretrained"):
+        plan_profile(replace(GOOD, models=("levit_128s",)))
+    monkeypatch.setattr(plan_module, "require_export", lambda: None)
+    assert plan_profile(replace(GOOD, models=("levit_128s",), weights="random")).sizes == (None,)
+
+
+@pytest.mark.parametrize(("newest", "opset"), [(None, 20), (17, 17), (20, 20), (23, 20)])
+def test_an_export_is_for_what_the_backend_takes(newest: int | None, opset: int) -> None:
+    backend = replace(_device().backends[0], max_opset=newest)
+    assert newest_opset(plan_profile(GOOD), _device(backends=(backend,))) == opset
+    assert newest_opset(plan_profile(replace(GOOD, backend="other")), _device(backends=(backend,))) == 20

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from backbench.controller.store import DeviceRecord, RunRecord, Store
-from backbench.controller.store.schema import HEAD
+from backbench.controller.store import DeviceRecord, DeviceRoofline, RunRecord, Store
+from backbench.controller.store.schema import HEAD, current_revision
+from backbench.controller.store.tables import Base
+from backbench.domain.device import Device, DeviceIdentity, Limits
 from backbench.domain.errors import (
     DeviceNotFound,
     InvalidArgument,
@@ -62,6 +65,71 @@ def test_devices_are_kept_replaced_listed_and_forgotten(store: Store) -> None:
         store.device("lab2")
     store.remove_device("lab1")
     assert store.devices() == ()
+
+
+PEAKS = DeviceRoofline(5.5e10, 2.5e10, 7, "onnxruntime", "fp32", 4)
+
+
+def device(identity: str) -> Device:
+    return Device(identity, DeviceIdentity(), (), (), Limits(), "0.1.0", 2, 1, "instance")
+
+
+def test_a_roofline_is_kept_replaced_and_forgotten_with_its_device(store: Store) -> None:
+    with pytest.raises(DeviceNotFound):
+        store.roofline("lab1")
+    store.put_device(DeviceRecord("lab1", "127.0.0.1:1", 5, None))
+    assert store.roofline("lab1") is None
+    for roofline in (PEAKS, replace(PEAKS, peak_flops_per_s=1.0, threads=None)):
+        store.put_roofline("lab1", roofline)
+        assert store.roofline("lab1") == roofline
+    assert PEAKS.ridge_flop_per_byte == 2.2
+    store.remove_device("lab1")
+    store.put_device(DeviceRecord("lab1", "127.0.0.1:1", 5, None))
+    assert store.roofline("lab1") is None
+
+
+@pytest.mark.parametrize(
+    ("known", "new", "kept"),
+    [
+        (DeviceRecord("lab1", "a:1", 5, None), DeviceRecord("lab1", "a:1", 5, device("one")), True),
+        (DeviceRecord("lab1", "a:1", 5, None), DeviceRecord("lab1", "b:1", 5, device("one")), False),
+        (DeviceRecord("lab1", "a:1", 5, device("one")), DeviceRecord("lab1", "b:1", 5, device("one")), True),
+        (DeviceRecord("lab1", "a:1", 5, device("one")), DeviceRecord("lab1", "a:1", 5, device("two")), False),
+    ],
+)
+def test_a_roofline_stays_with_the_device_and_not_with_its_name(
+    store: Store, known: DeviceRecord, new: DeviceRecord, kept: bool
+) -> None:
+    store.put_device(known)
+    store.put_roofline("lab1", PEAKS)
+    store.put_device(new)
+    assert (store.roofline("lab1") is not None) == kept
+
+
+def test_a_store_of_an_older_version_is_brought_up_with_everything_in_it(store: Store) -> None:
+    store.put_device(DeviceRecord("lab1", "127.0.0.1:1", 5, None))
+    record = create(store)
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE roofline")
+        connection.exec_driver_sql("ALTER TABLE run DROP COLUMN model_facts")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    with Store.open(store.root) as opened:
+        assert current_revision(opened._engine) == HEAD
+        assert opened.roofline("lab1") is None
+        opened.put_roofline("lab1", PEAKS)
+        assert opened.roofline("lab1") == PEAKS
+        assert opened.run(record.run_id) == record
+
+
+def test_the_tables_of_the_code_are_those_of_the_migrations(store: Store) -> None:
+    from sqlalchemy import inspect
+
+    found = inspect(store._engine)
+    for table in Base.metadata.tables.values():
+        columns = {column["name"]: column["nullable"] for column in found.get_columns(table.name)}
+        wanted = {column.name: bool(column.nullable) for column in table.columns if not column.primary_key}
+        assert columns.items() >= wanted.items(), table.name
+        assert len(columns) == len(table.columns)
 
 
 def test_a_run_is_found_by_its_id_and_by_an_unambiguous_part_of_it(store: Store) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from backbench.controller import __version__
-from backbench.controller.cli import compare, demo, device, models, profile, push, run
+from backbench.controller.cli import compare, demo, device, export, inspect, models, profile, push, run
 
 app = typer.Typer(
     name="backbench",
@@ -24,6 +24,8 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.add_typer(device.app, name="device")
 app.command("models")(models.models)
+app.command("export")(export.export)
+app.command("inspect")(inspect.inspect)
 app.command("push")(push.push)
 app.command("profile")(profile.profile)
 app.add_typer(run.app, name="run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,9 +11,10 @@ import typer
 
 from backbench.controller.cli.options import Insecure, Json, open_store
 from backbench.controller.cli.output import print_answer, print_json, print_line, print_note
+from backbench.controller.cli.verdict import INTERRUPTED
 
 if TYPE_CHECKING:
-    from backbench.controller.store import DeviceRecord
+    from backbench.controller.store import DeviceRecord, DeviceRoofline, Store
 
 app = typer.Typer(help="The devices that other commands can name.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The device's name.")]
@@ -47,9 +49,11 @@ def list_devices(context: typer.Context, json: Json = False) -> int:
     """Every device."""
     from backbench.controller.report.text import device_table
 
-    records = open_store(context).devices()
+    store = open_store(context)
+    records = store.devices()
     if json:
-        print_json({"schema": "backbench.devices/1", "devices": [_document(record) for record in records]})
+        devices = [_document(record, store.roofline(record.name)) for record in records]
+        print_json({"schema": "backbench.devices/1", "devices": devices})
     elif records:
         print_answer(device_table(records))
     else:
@@ -58,14 +62,25 @@ def list_devices(context: typer.Context, json: Json = False) -> int:
 
 
 @app.command("show")
-def show(context: typer.Context, name: Name, insecure: Insecure = False, json: Json = False) -> int:
-    """One device as it is now: what it is, what it can run, what it can sense."""
+def show(
+    context: typer.Context,
+    name: Name,
+    roofline: Annotated[
+        bool,
+        typer.Option("--roofline", help="Measure its peak rates first, with two small models, and keep them."),
+    ] = False,
+    insecure: Insecure = False,
+    json: Json = False,
+) -> int:
+    """One device as it is now: what it is, what it can run, what it can sense, and how fast it can be at most."""
     from backbench.controller.operations.devices import checked_device, client_of
     from backbench.controller.report.text import device_table
     from backbench.domain.errors import Unreachable
 
     store = open_store(context)
     record = store.device(name)
+    if roofline and not _measured(store, name, insecure):
+        return INTERRUPTED
     status = 0
     try:
         with client_of(record, insecure) as client:
@@ -76,10 +91,11 @@ def show(context: typer.Context, name: Name, insecure: Insecure = False, json: J
             raise
         print_note(f"error: {error.message}; this is what it said last")
         status = error.exit_status
+    known = store.roofline(name)
     if json:
-        print_json(_document(record))
+        print_json(_document(record, known))
         return status
-    print_answer(device_table([record]), *_details(record))
+    print_answer(device_table([record]), *_details(record), *_roofline_lines(known))
     return status
 
 
@@ -95,7 +111,19 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
 
-def _document(record: DeviceRecord) -> dict[str, Any]:
+def _measured(store: Store, name: str, insecure: bool) -> bool:
+    """Measure the roofline; False when it was interrupted."""
+    from backbench.controller.cli.interrupts import interrupts
+    from backbench.controller.cli.progress import shown
+    from backbench.controller.operations.roofline import measure_roofline
+    from backbench.controller.operations.stop import Stop
+
+    stop = Stop()
+    with interrupts(stop), shown() as observer:
+        return measure_roofline(store, name, observer, stop, insecure=insecure) is not None
+
+
+def _document(record: DeviceRecord, roofline: DeviceRoofline | None) -> dict[str, Any]:
     return {
         "schema": "backbench.device/1",
         "name": record.name,
@@ -103,6 +131,9 @@ def _document(record: DeviceRecord) -> dict[str, Any]:
         "added_unix_ns": record.added_unix_ns,
         "tls": record.ca_file is not None or record.certificate_file is not None,
         "device": None if record.device is None else asdict(record.device),
+        "roofline": None
+        if roofline is None
+        else {**asdict(roofline), "ridge_flop_per_byte": roofline.ridge_flop_per_byte},
     }
 
 
@@ -124,3 +155,17 @@ def _details(record: DeviceRecord) -> list[str]:
         state = f"{sensor.unit}, {sensor.source}" if sensor.available else f"not readable: {sensor.reason}"
         lines.append(f"  {sensor.name}: {state}")
     return lines
+
+
+def _roofline_lines(roofline: DeviceRoofline | None) -> list[str]:
+    if roofline is None:
+        return []
+    day = datetime.fromtimestamp(roofline.measured_unix_ns / 1e9).astimezone().date()
+    threads = "" if roofline.threads is None else f", {roofline.threads} thread{'s' if roofline.threads != 1 else ''}"
+    return [
+        "",
+        f"Roofline ({roofline.backend}, {roofline.precision}{threads}; measured {day})",
+        f"  computing: {roofline.peak_flops_per_s / 1e9:.1f} GFLOP/s",
+        f"  memory: {roofline.peak_bytes_per_s / 1e9:.1f} GB/s",
+        f"  ridge point: {roofline.ridge_flop_per_byte:.1f} FLOP/byte",
+    ]

@@ -34,7 +34,20 @@ Threads = Annotated[
     int | None, typer.Option(metavar="N", help="Threads within an operator; default: the device chooses.")
 ]
 Spin = Annotated[bool, typer.Option("--spin/--no-spin", help="Whether waiting threads spin.")]
-Precision = Annotated[str, typer.Option(metavar="NAME", help="as-model or what the backend offers.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHICH",
+        help="pretrained, random or a checkpoint: export with torch first; default: the backbone's skeleton.",
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(metavar="NAME", help="fp32, fp16 or int8: convert first; default: as the model is.")
+]
+Target = Annotated[str, typer.Option("--for", metavar="TARGET", help="What int8 is laid out for: cpu or tensorrt.")]
+Calibration = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Images to calibrate int8 with; default: the shipped photographs.")
+]
 TelemetryRate = Annotated[float, typer.Option(metavar="HZ", help="Telemetry samples a second, 0 to 10; 0 for none.")]
 MemoryPass = Annotated[
     bool, typer.Option(" /--no-memory-pass", show_default=False, help="Leave out the pass that measures memory.")
@@ -56,7 +69,10 @@ def profile(  # noqa: PLR0913, PLR0917
     backend: BackendName = "onnxruntime",
     threads: Threads = None,
     spin: Spin = True,
+    weights: Weights = None,
     precision: Precision = "as-model",
+    target: Target = "cpu",
+    calibration: Calibration = None,
     telemetry_rate: TelemetryRate = 2.0,
     memory_pass: MemoryPass = True,
     timeout: Timeout = 3600.0,
@@ -84,6 +100,9 @@ def profile(  # noqa: PLR0913, PLR0917
         threads=threads,
         spin=spin,
         precision=precision,
+        weights=weights,
+        target=target,
+        calibration=calibration,
         telemetry_rate_hz=telemetry_rate,
         memory_pass=memory_pass,
         timeout_s=timeout,

@@ -53,6 +53,11 @@ class Lines(Shown):
         self._said_s = 0.0
         self._pushed = ""
 
+    def step(self, text: str) -> None:
+        """A line."""
+        if text:
+            self.note(text)
+
     def pushing(self, name: str, done_bytes: int, size_bytes: int) -> None:  # noqa: ARG002
         """One line for every file that takes a while."""
         if name != self._pushed and size_bytes >= _MEGABYTE:
@@ -96,6 +101,7 @@ class Bars(Shown):
         )
         self._pushes: dict[str, TaskID] = {}
         self._task: TaskID | None = None
+        self._step: TaskID | None = None
         self._title = ""
         self._p50 = ""
 
@@ -111,6 +117,12 @@ class Bars(Shown):
     def note(self, text: str) -> None:
         """Print it above the bars."""
         self._bars.console.print(f"backbench: {text}", markup=False, highlight=False)
+
+    def step(self, text: str) -> None:
+        """A bar that moves while it lasts, with the step's name."""
+        if self._step is not None:
+            self._bars.remove_task(self._step)
+        self._step = self._bars.add_task(text.replace("[", "\\["), total=None, detail="") if text else None
 
     def pushing(self, name: str, done_bytes: int, size_bytes: int) -> None:
         """A bar a file."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from backbench.controller.client.uploads import Upload
+from backbench.controller.export.manifest import manifest_beside, reference_beside
 from backbench.domain.artifact import ArtifactKind
 from backbench.domain.errors import InvalidArgument, ShapeMismatch
 from backbench.domain.preprocess import IMAGENET_DEFAULT, Preprocess
@@ -19,22 +22,41 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model that is ready to be pushed. `recipe` is None for a file that is not from the catalogue."""
+    """A model that is ready to be pushed. `recipe` is None for a file that is not from the catalogue.
+
+    `origin` is "skeleton", "export" or "file"; `reference` holds the outputs that the device has to give, if known, and
+    `manifest` what was noted when it was exported or converted.
+    """
 
     name: str
     path: Path
     contract: InputContract
     recipe: Recipe | None = None
+    origin: str = "file"
+    reference: Path | None = None
+    manifest: Mapping[str, Any] | None = None
 
     @property
     def source(self) -> str:
         """Where the model comes from, in the run's words."""
-        return "skeleton" if self.contract.skeleton else "file"
+        return "skeleton" if self.contract.skeleton else self.origin
+
+    @property
+    def precision(self) -> str | None:
+        """fp32, fp16 or int8, as its metadata says; None for a file that does not say."""
+        return self.contract.precision
 
     @property
     def upload(self) -> Upload:
         """The model as an artifact."""
         return Upload(self.path, ArtifactKind.SKELETON if self.contract.skeleton else ArtifactKind.MODEL, self.name)
+
+    @property
+    def reference_upload(self) -> Upload | None:
+        """The reference outputs as an artifact."""
+        return (
+            None if self.reference is None else Upload(self.reference, ArtifactKind.REFERENCE, f"{self.name} reference")
+        )
 
     @property
     def preprocess(self) -> Preprocess:
@@ -57,6 +79,13 @@ class ModelFile:
         self._check("width", self.contract.dims[3], width)
         return height, width
 
+    def at(self, size: Size) -> ModelFile:
+        """The same backbone, with the skeleton that is for this size."""
+        if self.recipe is None or self.path != catalog.skeleton_path(self.recipe.name):
+            return self
+        path = catalog.skeleton_path(self.recipe.name, size)
+        return self if path == self.path else replace(self, path=path, contract=inspect_input(path))
+
     def check_batch(self, batch: int) -> None:
         """Raises ShapeMismatch unless the model takes the batch."""
         self._check("batch", self.contract.dims[0], batch)
@@ -78,10 +107,11 @@ def resolve_model(text: str) -> ModelFile:
     """The backbone or file that `text` names. Raises UnknownBackbone, InvalidArgument, InvalidModel."""
     if text in catalog.names():
         path = catalog.skeleton_path(text)
-        return ModelFile(text, path, inspect_input(path), catalog.recipe(text))
+        return ModelFile(text, path, inspect_input(path), catalog.recipe(text), "skeleton")
     path = Path(text)
     if path.is_file():
-        return ModelFile(path.stem, path, inspect_input(path))
+        contract, manifest = inspect_input(path), manifest_beside(path)
+        return ModelFile(path.stem, path, contract, reference=reference_beside(path, manifest), manifest=manifest)
     if path.is_dir():
         raise InvalidArgument(f"{text} is a folder; give the path of an .onnx file or the name of a backbone")
     if path.suffix or "/" in text:

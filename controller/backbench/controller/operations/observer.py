@@ -13,6 +13,9 @@ class Observer:
     def note(self, text: str) -> None:
         """Something worth a line."""
 
+    def step(self, text: str) -> None:
+        """A step of something long has begun; an empty text says that all of it is done."""
+
     def pushing(self, name: str, done_bytes: int, size_bytes: int) -> None:
         """A file is on its way; called from a thread of its own."""
 

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbench.controller.operations.images import find_images
+from backbench.controller.client.uploads import Upload
+from backbench.controller.export.exporter import Conversion
+from backbench.controller.export.request import DEFAULT_OPSET, check_weights
+from backbench.controller.export.timm_import import require_export
+from backbench.controller.operations.export import conversion_of
+from backbench.controller.operations.images import find_images, image_upload
+from backbench.controller.operations.making import ModelMaker, ModelOrder
 from backbench.controller.operations.models import ModelFile, Size, parse_size, resolve_model
 from backbench.domain.budget import Budget, parse_budget
-from backbench.domain.device import Device
+from backbench.domain.device import Backend, Device
 from backbench.domain.errors import (
     BackendUnavailable,
     InvalidArgument,
     InvalidBudget,
     InvalidRunSpec,
     MessageTooLarge,
+    UnknownBackbone,
     UnknownBackend,
 )
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import SECOND_NS, BackendSpec, ImageRef, InputSpec, ModelRef, RunSpec, Scenario
+from backbench.models import catalog
+
+AS_MODEL = "as-model"
+"""Whatever precision the model has."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRequest:
-    """What was asked for, as it was written. `size` None takes each model's own; `inputs` None, synthetic images."""
+    """What was asked for, as it was written. `size` None takes each model's own; `inputs` None, synthetic images.
+
+    `weights` None profiles a backbone of the catalogue as a skeleton; otherwise torch exports it first.
+    """
 
     models: tuple[str, ...]
     device: str
@@ -38,7 +52,10 @@ class ProfileRequest:
     backend: str = "onnxruntime"
     threads: int | None = None
     spin: bool = True
-    precision: str = "as-model"
+    precision: str = AS_MODEL
+    weights: str | None = None
+    target: str = "cpu"
+    calibration: Path | None = None
     telemetry_rate_hz: float = 2.0
     memory_pass: bool = True
     timeout_s: float = 3600.0
@@ -47,13 +64,22 @@ class ProfileRequest:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A request whose parts are all found and sound."""
+    """A request whose parts are all found and sound. A size is None where only timm knows the backbone's own."""
 
     request: ProfileRequest
-    models: tuple[ModelFile, ...]
-    sizes: tuple[Size, ...]
+    models: tuple[ModelFile | ModelOrder, ...]
+    sizes: tuple[Size | None, ...]
     images: tuple[Path, ...]
     budgets: tuple[Budget, ...]
+    conversion: Conversion
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyModel:
+    """A model whose file is there, and the size it is run at."""
+
+    model: ModelFile
+    size: Size
 
 
 def plan_profile(request: ProfileRequest) -> Plan:
@@ -63,12 +89,66 @@ def plan_profile(request: ProfileRequest) -> Plan:
     if not request.memory_pass and any(budget.metric == "memory" for budget in budgets):
         raise InvalidBudget("a memory budget needs the memory pass; leave --no-memory-pass or the budget away")
     asked = None if request.size is None else parse_size(request.size)
-    models = tuple(resolve_model(text) for text in request.models)
+    conversion = _conversion(request)
+    models = tuple(_resolved(text, request.weights) for text in request.models)
     for model in models:
         model.check_batch(request.batch)
+        if request.precision == "fp32" and isinstance(model, ModelFile) and model.precision not in ("fp32", None):
+            raise InvalidArgument(f"{model.path} is {model.precision} already; leave --precision away")
     sizes = tuple(model.size(asked) for model in models)
     images = () if request.inputs is None else find_images(request.inputs)
-    return Plan(request, models, sizes, images, budgets)
+    return Plan(request, models, sizes, images, budgets, conversion)
+
+
+def make_ready(plan: Plan, maker: ModelMaker, opset: int) -> tuple[ReadyModel, ...]:
+    """Every model of a plan as a file: exported, converted and given reference outputs where need be.
+
+    `opset` is the newest that the device's backend takes.
+    """
+    return tuple(_ready(plan, maker, model, size, opset) for model, size in zip(plan.models, plan.sizes, strict=True))
+
+
+def newest_opset(plan: Plan, device: Device) -> int:
+    """The opset to export with for the device's backend."""
+    newest = next((backend.max_opset for backend in device.backends if backend.name == plan.request.backend), None)
+    return min(newest or DEFAULT_OPSET, DEFAULT_OPSET)
+
+
+def _ready(plan: Plan, maker: ModelMaker, model: ModelFile | ModelOrder, size: Size | None, opset: int) -> ReadyModel:
+    batch, conversion = plan.request.batch, plan.conversion
+    if isinstance(model, ModelOrder):
+        made = maker.ordered(model, size, batch, opset, conversion)
+        return ReadyModel(made, made.size(size))
+    taken = model.size(size)
+    model = model.at(taken)
+    if conversion.precision != "fp32":
+        return ReadyModel(maker.converted(model, taken, batch, conversion), taken)
+    return ReadyModel(maker.with_reference(model, taken) if model.contract.skeleton else model, taken)
+
+
+def _resolved(text: str, weights: str | None) -> ModelFile | ModelOrder:
+    if weights is None:
+        try:
+            return resolve_model(text)
+        except UnknownBackbone as error:
+            raise UnknownBackbone(
+                f"{error.message}; any other timm name needs --weights random or pretrained"
+            ) from error
+    if Path(text).is_file():
+        raise InvalidArgument(f"{text} has its weights; leave --weights away, or name a backbone")
+    if text.endswith(".onnx") or "/" in text:
+        return resolve_model(text)  # which says that there is no such file
+    check_weights(weights)
+    require_export()
+    return ModelOrder(text, weights, catalog.recipe(text) if text in catalog.names() else None)
+
+
+def _conversion(request: ProfileRequest) -> Conversion:
+    if request.precision == AS_MODEL:
+        if request.calibration is not None:
+            raise InvalidArgument("--calibration is of no use without --precision int8; add it, or leave it away")
+        return Conversion()
+    return conversion_of(request.precision, request.target, request.calibration)
 
 
 def check_device(plan: Plan, device: Device) -> None:
@@ -82,46 +162,68 @@ def check_device(plan: Plan, device: Device) -> None:
         )
     if not backend.available:
         raise BackendUnavailable(f"{request.device} cannot open backend {backend.name}: {backend.reason}")
-    if backend.precisions and request.precision not in backend.precisions:
-        raise InvalidArgument(
-            f'--precision "{request.precision}": {backend.name} on {request.device} takes'
-            f" {', '.join(backend.precisions)}"
-        )
+    _check_precision(plan, backend)
     frames = request.frames + request.warmup
     _at_most("--frames and --warmup together", frames, limits.frame_count, request.device)
     _at_most("images in --inputs", len(plan.images), limits.image_count, request.device)
     _at_most("--timeout in seconds", request.timeout_s, limits.run_duration_ns / SECOND_NS, request.device)
-    for path in (*(model.path for model in plan.models), *plan.images):
+    check_files([*(model.path for model in plan.models if isinstance(model, ModelFile)), *plan.images], device)
+
+
+def _check_precision(plan: Plan, backend: Backend) -> None:
+    """Every backend runs fp32, whether it says so or not; the others are for it to say."""
+    request, taken = plan.request, backend.precisions
+    for model in plan.models:
+        stated = model.precision if isinstance(model, ModelFile) else None
+        asked = (stated or AS_MODEL) if request.precision == AS_MODEL else request.precision
+        if taken and asked not in (AS_MODEL, "fp32", *taken):
+            what = f"--precision {asked}" if asked == request.precision else f"{model.name} is {asked}"
+            raise InvalidArgument(f"{what}: {backend.name} on {request.device} takes {', '.join(taken)}")
+
+
+def check_files(paths: Iterable[Path], device: Device) -> None:
+    """Raises MessageTooLarge for a file that the device's agent does not take."""
+    for path in paths:
         size = path.stat().st_size
-        if size > limits.artifact_bytes:
+        if size > device.limits.artifact_bytes:
             raise MessageTooLarge(
-                f"{path} has {size} bytes; {request.device} takes artifacts of at most {limits.artifact_bytes}"
+                f"{path} has {size} bytes; the device takes artifacts of at most {device.limits.artifact_bytes}"
             )
 
 
-def specifications(plan: Plan, digests: Sequence[str]) -> tuple[RunSpec, ...]:
-    """A run for each model. `digests` are those of the models, then those of the images."""
+def uploads(plan: Plan, ready: Sequence[ReadyModel]) -> list[Upload]:
+    """Everything that the runs need, each file once."""
+    models = [upload for each in ready for upload in (each.model.upload, each.model.reference_upload) if upload]
+    return list({upload.path: upload for upload in [*models, *map(image_upload, plan.images)]}.values())
+
+
+def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Path, str]) -> tuple[RunSpec, ...]:
+    """A run for each model; `digests` are those of the files."""
     request = plan.request
-    images = zip(plan.images, digests[len(plan.models) :], strict=True)
-    inputs = InputSpec(tuple(ImageRef(path.name, sha256) for path, sha256 in images))
+    inputs = InputSpec(tuple(ImageRef(path.name, digests[path]) for path in plan.images))
     return tuple(
         RunSpec(
             run_id=new_run_id(),
-            model=ModelRef(model.name, sha256, model.source, request.precision),
-            height=size[0],
-            width=size[1],
+            model=_model_ref(each.model, digests),
+            height=each.size[0],
+            width=each.size[1],
             batch=request.batch,
             backend=BackendSpec(request.backend, request.threads, request.spin),
             scenario=Scenario(frame_count=request.frames, warmup_frame_count=request.warmup),
             inputs=inputs,
-            preprocess=model.preprocess,
+            preprocess=each.model.preprocess,
             memory_pass=request.memory_pass,
             telemetry_rate_hz=request.telemetry_rate_hz,
             run_timeout_ns=round(request.timeout_s * SECOND_NS),
             labels={"name": request.name} if request.name else {},
         )
-        for model, size, sha256 in zip(plan.models, plan.sizes, digests, strict=False)
+        for each in ready
     )
+
+
+def _model_ref(model: ModelFile, digests: Mapping[Path, str]) -> ModelRef:
+    reference = "" if model.reference is None else digests[model.reference]
+    return ModelRef(model.name, digests[model.path], model.source, model.precision or AS_MODEL, reference)
 
 
 def _check_ranges(request: ProfileRequest) -> None:

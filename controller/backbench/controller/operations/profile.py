@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from backbench.controller.client import AgentClient
 from backbench.controller.operations.devices import checked_device, client_of
 from backbench.controller.operations.follow import follow
-from backbench.controller.operations.images import image_upload
+from backbench.controller.operations.making import ModelMaker
 from backbench.controller.operations.observer import Observer
-from backbench.controller.operations.plan import Plan, check_device, specifications
+from backbench.controller.operations.plan import (
+    Plan,
+    check_device,
+    check_files,
+    make_ready,
+    newest_opset,
+    specifications,
+    uploads,
+)
 from backbench.controller.operations.stop import Stop
 from backbench.controller.push import push
 from backbench.controller.store import RunRecord, Store
@@ -18,6 +28,8 @@ from backbench.domain.device import Device
 from backbench.domain.errors import BackbenchError, Unreachable
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import RunSpec
+
+Manifest = Mapping[str, Any] | None
 
 
 def profile(store: Store, plan: Plan, observer: Observer, stop: Stop, insecure: bool = False) -> list[RunRecord]:
@@ -33,11 +45,16 @@ def profile(store: Store, plan: Plan, observer: Observer, stop: Stop, insecure: 
         for model in plan.models:
             if model.preprocess_assumed:
                 observer.note(f"{model.name} does not state its preprocessing; ImageNet's usual one is assumed")
-        uploads = [*(model.upload for model in plan.models), *map(image_upload, plan.images)]
-        specs = specifications(plan, push(client, uploads, observer.pushing))
+        maker = ModelMaker(store.root / "models", observer.step)
+        ready = make_ready(plan, maker, newest_opset(plan, device))
+        observer.step("")
+        files = uploads(plan, ready)
+        check_files([upload.path for upload in files], device)
+        digests = dict(zip((upload.path for upload in files), push(client, files, observer.pushing), strict=True))
+        specs = specifications(plan, ready, digests)
         group = new_run_id() if len(specs) > 1 else ""
         measurement = _Measurement(store, client, plan, device, group, observer, stop)
-        return measurement.all(specs)
+        return measurement.all(tuple(zip(specs, (each.model.manifest for each in ready), strict=True)))
 
 
 class _Measurement:
@@ -61,16 +78,16 @@ class _Measurement:
         self._observer = observer
         self._stop = stop
 
-    def all(self, specs: tuple[RunSpec, ...]) -> list[RunRecord]:
+    def all(self, runs: Sequence[tuple[RunSpec, Manifest]]) -> list[RunRecord]:
         records: list[RunRecord] = []
-        for place, spec in enumerate(specs, start=1):
+        for place, (spec, manifest) in enumerate(runs, start=1):
             if not self._stop.requested:
-                records.append(self._one(spec, place, len(specs)))
+                records.append(self._one(spec, manifest, place, len(runs)))
         return records
 
-    def _one(self, spec: RunSpec, place: int, count: int) -> RunRecord:
+    def _one(self, spec: RunSpec, manifest: Manifest, place: int, count: int) -> RunRecord:
         with self._stop.calling(partial(self._cancel, spec.run_id)):
-            self._submit(spec)
+            self._submit(spec, manifest)
             self._observer.started(spec, place, count)
             self._stop.again()
             try:
@@ -78,7 +95,7 @@ class _Measurement:
             finally:
                 self._observer.ended()
 
-    def _submit(self, spec: RunSpec) -> None:
+    def _submit(self, spec: RunSpec, manifest: Manifest) -> None:
         # The store knows the run before the device does: a run is never lost, whichever side stops in between.
         self._store.create_run(
             spec,
@@ -86,6 +103,7 @@ class _Measurement:
             device=self._device,
             budgets=tuple(budget.text for budget in self._plan.budgets),
             group=self._group,
+            model_facts=manifest,
         )
         try:
             self._client.submit_run(spec)

@@ -9,10 +9,11 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from backbench.controller.analysis.budgets import judge, overall
+from backbench.controller.analysis.budgets import judge, overall, unjudged
 from backbench.controller.analysis.latency import SPANS, Columns, counts, distribution_ms, spans_ns, throughput_fps
 from backbench.controller.analysis.percentiles import RULE, insufficient
 from backbench.controller.analysis.validity import judge_validity
+from backbench.controller.report.outputs import outputs_document
 from backbench.controller.store.records import RunRecord
 from backbench.domain.event import LaunchReport, RunResult
 from backbench.domain.run import LaunchPurpose, RunSpec, Scenario
@@ -40,20 +41,16 @@ def build(
     memory = _memory([launch for launch in launches if launch.purpose is LaunchPurpose.MEMORY])
     facts = dict((timed or list(launches))[0].facts) if launches else {}
     count = counts(frames)
+    compared = outputs_document(timed)
     budgets = judge(record.budgets, spans["service"], None if memory is None else memory["peak"])
+    budgets = unjudged(budgets) if compared and not compared["passed"] else budgets
     return {
         "schema": "backbench.run/1",
         "run_id": spec.run_id,
         "state": result.state.value,
         "created": datetime.fromtimestamp(record.created_unix_ns / 1e9, timezone.utc).isoformat(timespec="seconds"),
         "failure": _failure(result),
-        "model": {
-            "name": spec.model.name,
-            "artifact": spec.model.sha256,
-            "source": spec.model.source,
-            "size": [spec.height, spec.width],
-            "precision": spec.model.precision,
-        },
+        "model": _model(record),
         "device": _device(record),
         "backend": {
             "name": spec.backend.name,
@@ -73,7 +70,8 @@ def build(
         "counters": dict(timed[0].counters) if timed else None,
         "thermal": _thermal(telemetry),
         "energy_j_per_frame": None,
-        "validity": judge_validity(result.state.value, count, _clock_range_ppm(telemetry)),
+        "outputs": compared,
+        "validity": _validity(spec, result, count, telemetry, compared),
         "budgets": budgets,
         "verdict": overall(budgets),
         "files": dict(files),
@@ -83,6 +81,36 @@ def build(
 def runs_document(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Several runs in one document."""
     return {"schema": "backbench.runs/1", "runs": list(documents)}
+
+
+def _model(record: RunRecord) -> dict[str, Any]:
+    """What was executed; where it was exported or converted here, also its weights, and what was compared then."""
+    spec = record.spec
+    manifest = record.model_facts or {}
+    stated = manifest.get("model") or {}
+    return {
+        "name": spec.model.name,
+        "artifact": spec.model.sha256,
+        "source": spec.model.source,
+        "size": [spec.height, spec.width],
+        "precision": spec.model.precision,
+        "reference": spec.model.reference_sha256 or None,
+        "weights": stated.get("weights") or ("random" if spec.model.source == "skeleton" else None),
+        "weights_sha256": stated.get("weights_sha256"),
+        "verification": manifest.get("verification"),
+        "conversion": manifest.get("precision"),
+    }
+
+
+def _validity(
+    spec: RunSpec,
+    result: RunResult,
+    count: Mapping[str, int],
+    telemetry: Sequence[TelemetryBlock],
+    compared: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    clocks, reference = _clock_range_ppm(telemetry), bool(spec.model.reference_sha256)
+    return judge_validity(result.state.value, count, clocks, outputs=compared, reference=reference)
 
 
 def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
@@ -96,6 +124,7 @@ def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
         "scenario": _scenario(spec.scenario),
         "percentile_rule": RULE,
         "preprocess": asdict(spec.preprocess) if images else None,
+        "preprocess_digest": _digest(asdict(spec.preprocess)) if images else None,
         "inputs_digest": _digest(images or [spec.inputs.seed, spec.inputs.synthetic_count]),
         "telemetry_rate_hz": spec.telemetry_rate_hz,
         "regime": spec.regime,

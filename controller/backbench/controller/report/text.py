@@ -11,6 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from backbench.controller.report.conversion import conversion_rows
+
 if TYPE_CHECKING:
     from backbench.controller.store.records import DeviceRecord, RunRecord
 
@@ -48,7 +50,7 @@ def comparison(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
             _percentile(service, "p99"),
             _number(document["memory_mb"] and document["memory_mb"]["peak"], 1),
             _number(document["throughput_fps"], 1),
-            _word(document["verdict"] or document["state"]),
+            _judgement(document),
         )
     return table
 
@@ -78,7 +80,6 @@ def run_list(records: Iterable[RunRecord]) -> RenderableType:
     for record in records:
         document = record.document
         created = datetime.fromtimestamp(record.created_unix_ns / 1e9).astimezone()
-        verdict = None if document is None else document["verdict"]
         table.add_row(
             record.run_id[-8:],
             created.strftime("%m-%d %H:%M"),
@@ -86,7 +87,7 @@ def run_list(records: Iterable[RunRecord]) -> RenderableType:
             record.spec.model.name,
             f"{record.spec.height}x{record.spec.width}",
             _word(record.state.value),
-            _word(verdict) if verdict else _NONE,
+            _judgement(document) if document and (document["verdict"] or _wrong(document)) else _NONE,
         )
     return table
 
@@ -113,13 +114,19 @@ def _title(document: Mapping[str, Any]) -> Text:
     device, backend = document["device"], document["backend"]
     simulated = " (simulated)" if device["simulated"] else ""
     threads = document["contract"].get("threads")
-    title = Text(f"{document['model']['name']} {_size(document)}", style="bold")
+    title = Text(f"{document['model']['name']} {_size(document)}{_precision(document)}", style="bold")
     title.append(f" on {device['name']}{simulated}", style="default")
     title.append(f", {backend['name']} {backend['version'] or ''}".rstrip(), style="default")
     if threads:
         title.append(f", {threads} thread{'s' if threads != '1' else ''}", style="default")
     title.append(f"   run {document['run_id'][-8:]}", style="dim")
     return title
+
+
+def _precision(document: Mapping[str, Any]) -> str:
+    """The precision in the title, where it is not the usual one."""
+    precision = document["model"]["precision"]
+    return "" if precision in ("as-model", "fp32") else f" {precision}"
 
 
 def _spans(document: Mapping[str, Any]) -> Table:
@@ -156,10 +163,36 @@ def _facts(document: Mapping[str, Any]) -> Table:
         table.add_row(
             "thermal", f"{name.partition('.')[2]} {row['start']:.0f} to {row['end']:.0f} °C, at most {row['max']:.0f}"
         )
+    if (outputs := document.get("outputs")) is not None:
+        table.add_row("outputs", _outputs(outputs))
+    if (conversion := document["model"].get("conversion")) is not None:
+        for name, words in conversion_rows(conversion):
+            table.add_row(name, words)
     validity = document["validity"]
     reasons = "; ".join(row["detail"] for row in validity["reasons"] if row["code"] != "insufficient_frames")
     table.add_row("validity", Text.assemble(_word(validity["status"]), f": {reasons}" if reasons else ""))
     return table
+
+
+def _outputs(outputs: Mapping[str, Any]) -> Text:
+    frames = f"{outputs['frame_count']} frame{'s' if outputs['frame_count'] != 1 else ''}"
+    if outputs["passed"]:
+        worst = max(check["max_relative_error"] for check in outputs["checks"])
+        if worst == 0:
+            return Text(f"equal to the reference, bit for bit ({frames})")
+        return Text(f"within {worst:.2g} of the reference ({frames})")
+    wrong = [check for check in outputs["checks"] if not check["passed"]]
+    return Text(f"{len(wrong)} of {len(outputs['checks'])} differ from the reference ({frames})", "bold red")
+
+
+def _wrong(document: Mapping[str, Any]) -> bool:
+    outputs = document.get("outputs")  # a document of an older version has none
+    return outputs is not None and not outputs["passed"]
+
+
+def _judgement(document: Mapping[str, Any]) -> Text:
+    invalid = document["state"] == "done" and document["validity"]["status"] == "invalid"
+    return _word("invalid" if invalid else document["verdict"] or document["state"])
 
 
 def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
@@ -168,6 +201,8 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
         line = Text.assemble(_word(row["verdict"]), "  ")
         if row["value"] is None:
             line.append(f"{row['text']}: not measured")
+        elif _wrong(document):
+            line.append(f"{row['text']}: {row['value']:.1f} {row['unit']} with wrong outputs says nothing")
         else:
             share = row["value"] / row["limit"] - 1
             how = f"{share * 100:.0f} % over" if share > 0 else f"{-share * 100:.0f} % below"

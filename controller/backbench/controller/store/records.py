@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,28 @@ class DeviceRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceRoofline:
+    """A device's peak rates, as a backend reaches them; `threads` is None where the backend has none."""
+
+    peak_flops_per_s: float
+    peak_bytes_per_s: float
+    measured_unix_ns: int
+    backend: str
+    precision: str
+    threads: int | None
+
+    @property
+    def ridge_flop_per_byte(self) -> float:
+        """The arithmetic intensity from which on computing limits, and below which moving bytes does."""
+        return self.peak_flops_per_s / self.peak_bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run of this store; `document` is its `backbench.run/1` document once it is finished here."""
+    """A run of this store; `document` is its `backbench.run/1` document once it is finished here.
+
+    `model_facts` is the model's manifest, where it was exported or converted here.
+    """
 
     run_id: str
     device_name: str
@@ -37,3 +58,4 @@ class RunRecord:
     finished_unix_ns: int | None = None
     document: dict[str, Any] | None = None
     group: str = ""
+    model_facts: Mapping[str, Any] | None = None

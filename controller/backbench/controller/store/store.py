@@ -7,21 +7,21 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, create_engine, event, select, update
+from sqlalchemy import Engine, create_engine, delete, event, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from backbench.controller.store.log import EventLog
-from backbench.controller.store.records import DeviceRecord, RunRecord
+from backbench.controller.store.records import DeviceRecord, DeviceRoofline, RunRecord
 from backbench.controller.store.schema import bring_up
-from backbench.controller.store.tables import DeviceRow, RunRow
+from backbench.controller.store.tables import DeviceRow, RooflineRow, RunRow
 from backbench.domain.device import Device
 from backbench.domain.errors import BackbenchError, DeviceNotFound, RunNotFinished, RunNotFound, StoreUnusable
 from backbench.domain.run import RunSpec, RunState
@@ -90,7 +90,7 @@ class Store:
     # Devices
 
     def put_device(self, record: DeviceRecord) -> None:
-        """Keep a device under its name, in place of one that had it."""
+        """Keep a device under its name, in place of one that had it; another one's roofline goes with it."""
         row = DeviceRow(
             name=record.name,
             address=record.address,
@@ -101,6 +101,9 @@ class Store:
             key_file=_text(record.key_file),
         )
         with self._session() as session:
+            known = session.get(DeviceRow, record.name)
+            if known is not None and _is_another(_device_record(known), record):
+                session.execute(delete(RooflineRow).where(RooflineRow.device_name == record.name))
             session.merge(row)
 
     def device(self, name: str) -> DeviceRecord:
@@ -123,11 +126,33 @@ class Store:
             if row is None:
                 raise self._unknown_device(name, session)
             session.delete(row)
+            session.execute(delete(RooflineRow).where(RooflineRow.device_name == name))
+
+    def put_roofline(self, name: str, roofline: DeviceRoofline) -> None:
+        """Keep a device's peak rates, in place of older ones."""
+        with self._session() as session:
+            session.merge(RooflineRow(device_name=name, **asdict(roofline)))
+
+    def roofline(self, name: str) -> DeviceRoofline | None:
+        """A device's peak rates; None where they were not measured. Raises DeviceNotFound."""
+        with self._session() as session:
+            row = session.get(RooflineRow, name)
+            if row is not None:
+                return DeviceRoofline(**{field.name: getattr(row, field.name) for field in fields(DeviceRoofline)})
+            if session.get(DeviceRow, name) is None:
+                raise self._unknown_device(name, session)
+            return None
 
     # Runs
 
     def create_run(
-        self, spec: RunSpec, device_name: str, device: Device | None, budgets: tuple[str, ...], group: str = ""
+        self,
+        spec: RunSpec,
+        device_name: str,
+        device: Device | None,
+        budgets: tuple[str, ...],
+        group: str = "",
+        model_facts: Mapping[str, Any] | None = None,
     ) -> RunRecord:
         """Note a run before it is submitted, so that it can be followed whatever happens to this process."""
         row = RunRow(
@@ -140,6 +165,7 @@ class Store:
             created_unix_ns=time.time_ns(),
             finished_unix_ns=None,
             document=None,
+            model_facts=None if model_facts is None else json.dumps(model_facts),
             group=group,
         )
         with self._session() as session:
@@ -303,6 +329,12 @@ def _device_record(row: DeviceRow) -> DeviceRecord:
     return DeviceRecord(row.name, row.address, row.added_unix_ns, device, *files)
 
 
+def _is_another(known: DeviceRecord, record: DeviceRecord) -> bool:
+    if known.device is not None and record.device is not None:
+        return known.device.device_id != record.device.device_id
+    return known.address != record.address
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
@@ -318,6 +350,7 @@ def _run_record(row: RunRow) -> RunRecord:
         row.created_unix_ns,
         row.finished_unix_ns,
         group=row.group,
+        model_facts=None if row.model_facts is None else json.loads(row.model_facts),
     )
     return replace(record, document=json.loads(row.document)) if row.document else record
 

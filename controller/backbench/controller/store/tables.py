@@ -25,7 +25,7 @@ class DeviceRow(Base):
 
 
 class RunRow(Base):
-    """One run. `spec` and `device` are messages of the wire contract, `document` and `budgets` JSON."""
+    """One run. `spec` and `device` are messages of the wire contract, the other texts of many words JSON."""
 
     __tablename__ = "run"
     __table_args__ = (Index("run_by_time", "created_unix_ns"), Index("run_by_device", "device_name"))
@@ -39,4 +39,19 @@ class RunRow(Base):
     created_unix_ns: Mapped[int] = mapped_column(BigInteger)
     finished_unix_ns: Mapped[int | None] = mapped_column(BigInteger)
     document: Mapped[str | None]
+    model_facts: Mapped[str | None]
     group: Mapped[str]
+
+
+class RooflineRow(Base):
+    """The peak rates of one named device."""
+
+    __tablename__ = "roofline"
+
+    device_name: Mapped[str] = mapped_column(String, primary_key=True)
+    peak_flops_per_s: Mapped[float]
+    peak_bytes_per_s: Mapped[float]
+    measured_unix_ns: Mapped[int] = mapped_column(BigInteger)
+    backend: Mapped[str]
+    precision: Mapped[str]
+    threads: Mapped[int | None]

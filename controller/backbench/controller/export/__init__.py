@@ -1,0 +1,1 @@
+"""From a backbone's name to an ONNX file that a device can be given: export, precision, metadata, checks."""
