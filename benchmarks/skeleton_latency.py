@@ -1,7 +1,8 @@
 """Does a skeleton take as long as the model it stands for?
 
     python benchmarks/skeleton_latency.py resnet50 --json out.json             # against ordinary random weights
-    python benchmarks/skeleton_latency.py resnet50 --against full.onnx         # against a real export
+    python benchmarks/skeleton_latency.py resnet50 --against export            # against a real export, made with torch
+    python benchmarks/skeleton_latency.py resnet50 --against full.onnx         # against this export of it
 
 Both run on ONNX Runtime's CPU provider with one thread, in blocks A B B A, so that a slow drift of the machine falls on
 both alike. `A` is the materialised skeleton. Without --against, `B` is the same graph with normally distributed weights
@@ -45,6 +46,14 @@ def with_ordinary_weights(source: Path, destination: Path) -> None:
             drawn = rng.normal(values.mean(), values.std(), values.shape).astype(np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(drawn, tensor.name))
     onnx.save(model, destination)
+
+
+def exported(name: str, height: int, width: int, folder: Path) -> Path:
+    """The backbone exported with random weights."""
+    from backbench.controller.export.process import export_with_torch
+    from backbench.controller.export.request import ExportRequest
+
+    return export_with_torch(ExportRequest(name, height, width), folder, lambda _: None).model
 
 
 def session_of(path: Path) -> ort.InferenceSession:
@@ -101,7 +110,7 @@ def summary(times: list[list[list[float]]]) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=names())
-    parser.add_argument("--against", type=Path, help="an ONNX file of the same backbone with its weights")
+    parser.add_argument("--against", metavar="FILE", help="an ONNX file of the same backbone with weights, or 'export'")
     parser.add_argument("--height", type=int)
     parser.add_argument("--width", type=int)
     parser.add_argument("--rounds", type=int, default=12, help="fresh sessions a model")
@@ -112,9 +121,14 @@ def main() -> int:
     height, width = arguments.height or of.size[0], arguments.width or of.size[1]
     with tempfile.TemporaryDirectory() as folder:
         skeleton, other = Path(folder) / "skeleton.onnx", Path(folder) / "other.onnx"
-        materialise(skeleton_path(of.name), skeleton, batch=1, height=height, width=width)
+        materialise(skeleton_path(of.name, (height, width)), skeleton, batch=1, height=height, width=width)
+        pushed = {"skeleton_bytes": skeleton_path(of.name, (height, width)).stat().st_size}
         if arguments.against:
-            onnx_for_size(arguments.against, other, batch=1, height=height, width=width)
+            full = (
+                exported(of.name, height, width, Path(folder)) if arguments.against == "export" else arguments.against
+            )
+            onnx_for_size(Path(full), other, batch=1, height=height, width=width)
+            pushed["export_bytes"] = Path(full).stat().st_size
         else:
             with_ordinary_weights(skeleton, other)
         paths = [skeleton, other, skeleton]
@@ -127,6 +141,7 @@ def main() -> int:
         "against": "export" if arguments.against else "ordinary random weights",
         "frames_each": 2 * arguments.rounds * arguments.frames,
         **numbers,
+        "pushed": pushed,
         "passed": passed,
         "onnxruntime": ort.__version__,
         "machine": platform.machine(),
@@ -138,6 +153,7 @@ def main() -> int:
         f" {numbers['other_p50_ms']:.2f} ms; ratio of p50 {numbers['ratio_p50']:.3f}"
         f" (processor time {numbers['ratio_cpu_p50']:.3f}, equal models {numbers['ratio_null_p50']:.3f}),"
         f" {'within' if passed else 'outside'} {LOWEST}-{HIGHEST}"
+        f"; pushed {', '.join(f'{name} {count}' for name, count in pushed.items())}"
     )
     return 0 if passed else 1
 
