@@ -58,12 +58,13 @@ def test_a_budget_that_is_broken_ends_with_status_1(agent: Any, backbench: Any) 
 
 def test_a_second_profile_sends_no_model_again_and_two_runs_compare(agent: Any, backbench: Any) -> None:
     backbench("device", "add", "lab1", agent.address)
-    ids = []
+    ids, held = [], []
     for _ in range(2):
         arguments = ("--device", "lab1", "--size", "64", "--frames", "20", "--json")
         ids.append(json.loads(backbench("profile", "mobilenetv3_large_100", *arguments).stdout)["run_id"])
+        held.append({path.name: path.stat().st_mtime_ns for path in (agent.data_dir / "artifacts").glob("*.json")})
     listed = backbench("run", "list").stdout
     assert all(run_id[-8:] in listed for run_id in ids)
     assert "mobilenetv3_large_100" in backbench("compare", *ids).stdout
-    held = list((agent.data_dir / "artifacts").glob("*.json"))
-    assert len(held) == 1
+    assert len(held[0]) == 2  # the skeleton and its reference outputs
+    assert held[1] == held[0]

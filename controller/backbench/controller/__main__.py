@@ -39,6 +39,8 @@ def _run(arguments: list[str] | None) -> int:
         return _failed(error.message, error.exit_status)
     except KeyboardInterrupt:
         return 130
+    except MemoryError:
+        return _failed("memory ran out; take a smaller model or size, or a larger machine", 2)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         return _failed(f"{name}{error.strerror or error}", 2 if isinstance(error, _WRONG_PATH) else 3)

@@ -64,6 +64,7 @@ class InputContract:
     parameters: int
     skeleton: bool
     precision: str | None = None
+    target: str | None = None
 
 
 def inspect_input(path: Path) -> InputContract:
@@ -86,6 +87,7 @@ def inspect_input(path: Path) -> InputContract:
         ),
         skeleton=skeleton,
         precision=_precision(model),
+        target=model_facts(model).get("target"),
     )
 
 

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from backbench.controller.client import AgentClient
+from backbench.domain.frame import FrameBlock
 from backbench.domain.run import RunState
 
 MODEL = "mobilenetv3_large_100"
@@ -49,9 +50,18 @@ def _wait(condition: Callable[[], bool]) -> None:
 
 
 def _measuring(address: str, known: set[str]) -> bool:
+    """Whether a new run has its first frames."""
     with AgentClient(address) as client:
         runs = [run for run in client.list_runs() if run.spec.run_id not in known]
-        return any(run.state is RunState.RUNNING and run.last_sequence > 4 for run in runs)
+        return any(run.state is RunState.RUNNING and _has_frames(client, run.spec.run_id) for run in runs)
+
+
+def _has_frames(client: AgentClient, run_id: str) -> bool:
+    events = client.watch_run(run_id)
+    try:
+        return any(isinstance(event.event, FrameBlock) for event in events)
+    finally:
+        events.close()
 
 
 def _known(address: str) -> set[str]:

@@ -61,7 +61,7 @@ def test_a_killed_process_is_one_line_about_memory(tmp_path: Path, monkeypatch: 
     in_place_of_python(monkeypatch, tmp_path, "cat > /dev/null; kill -9 $$")
     error = export_refused(tmp_path)
     assert type(error) is errors.InvalidArgument
-    assert "exporting resnet18 was killed, most likely because memory ran out; close something" in error.message
+    assert "export resnet18 was killed, most likely because memory ran out; close something" in error.message
 
 
 def test_a_process_that_does_not_even_read_is_told_with_its_last_words(
@@ -70,9 +70,9 @@ def test_a_process_that_does_not_even_read_is_told_with_its_last_words(
     in_place_of_python(monkeypatch, tmp_path, "exec < /dev/null; echo first >&2; echo last words >&2; exit 7")
     error = export_refused(tmp_path)
     assert type(error) is errors.InvalidModel
-    assert error.message == "exporting resnet18 ended with status 7: last words"
+    assert error.message == "export resnet18 ended with status 7: last words"
     in_place_of_python(monkeypatch, tmp_path, "exit 5")
-    assert export_refused(tmp_path).message == "exporting resnet18 ended with status 5: no message"
+    assert export_refused(tmp_path).message == "export resnet18 ended with status 5: no message"
 
 
 def test_a_failure_keeps_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[ExportR
         ({"size": "huge"}, '--size "huge" is not a size'),
         ({"size": "64x"}, "is not a size"),
         ({"precision": "int4"}, '--precision "int4" is not known; take one of fp32, fp16, int8'),
-        ({"target": "npu"}, '--for "npu" is not known; take cpu or tensorrt'),
+        ({"target": "npu", "precision": "int8"}, '--for "npu" is not known; take cpu or tensorrt'),
+        ({"target": "tensorrt"}, "--for tensorrt is of no use for fp32; add --precision int8"),
         ({"opset": 16}, "--opset is 16; it must lie between 17 and 23"),
         ({"opset": 99}, "--opset is 99"),
         ({"dynamic": ("batch", "depth")}, '--dynamic "depth" is not known; take batch or size'),
@@ -88,20 +89,23 @@ def test_every_option_reaches_the_exporter(asked: list[Any], tmp_path: Path) -> 
     request, conversion, destination = asked[1]
     assert request == ExportRequest("resnet18", weights="random", dynamic=("batch",))
     assert conversion == Conversion()
-    assert destination == Path("resnet18_dynamic-batch.onnx")
+    assert destination == Path("resnet18_random_dynamic-batch.onnx")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({}, "resnet18.onnx"),
-        ({"name": "resnet18.tv_in1k"}, "resnet18.tv_in1k.onnx"),
-        ({"size": "96X112"}, "resnet18_96x112.onnx"),
-        ({"features": True, "size": "448"}, "resnet18_448_features.onnx"),
-        ({"precision": "fp16"}, "resnet18_fp16.onnx"),
-        ({"precision": "int8", "target": "tensorrt"}, "resnet18_int8_tensorrt.onnx"),
-        ({"dynamic": ("batch", "size")}, "resnet18_dynamic-batch_dynamic-size.onnx"),
+        ({}, "resnet18_random.onnx"),
+        ({"weights": "pretrained"}, "resnet18.onnx"),
+        ({"weights": "crops/mine.safetensors"}, "resnet18_mine.onnx"),
+        ({"seed": 3, "batch": 4, "opset": 17}, "resnet18_random3_batch4_opset17.onnx"),
+        ({"name": "resnet18.tv_in1k"}, "resnet18.tv_in1k_random.onnx"),
+        ({"size": "96X112"}, "resnet18_random_96x112.onnx"),
+        ({"features": True, "size": "448"}, "resnet18_random_448_features.onnx"),
+        ({"precision": "fp16"}, "resnet18_random_fp16.onnx"),
+        ({"precision": "int8", "target": "tensorrt"}, "resnet18_random_int8_tensorrt.onnx"),
+        ({"dynamic": ("batch", "size")}, "resnet18_random_dynamic-batch_dynamic-size.onnx"),
     ],
 )
 def test_a_file_is_named_for_what_it_is(change: dict[str, Any], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -18,7 +19,8 @@ import pytest
 from backbench.controller.client import AgentClient, Security
 from backbench.controller.export.calibration import shipped_photographs
 from backbench.controller.export.exporter import Conversion, convert_file
-from backbench.controller.export.manifest import SideFiles
+from backbench.controller.export.manifest import SideFiles, manifest_of
+from backbench.controller.export.reference_outputs import reference_frames, reference_from_model
 from backbench.controller.operations.devices import add_device
 from backbench.controller.operations.making import ModelMaker, ModelOrder
 from backbench.controller.operations.models import resolve_model
@@ -29,6 +31,7 @@ from backbench.controller.operations.stop import Stop
 from backbench.controller.store import RunRecord, Store
 from backbench.domain.artifact import ArtifactKind
 from backbench.domain.errors import InvalidArgument
+from backbench.domain.preprocess import IMAGENET_DEFAULT
 from backbench.models.catalog import recipe, skeleton_path
 from backbench.models.onnx_input import inspect_input
 from backbench.models.reference import TOLERANCES, read_reference
@@ -104,7 +107,7 @@ def test_a_skeleton_stays_one_in_another_precision_and_is_not_made_twice(precisi
     first, document, steps = run_one(here, request)
     assert document["outputs"]["passed"]
     assert (document["model"]["source"], document["model"]["precision"]) == ("skeleton", precision)
-    assert steps == [f"convert to {precision}", "make reference outputs", f"reference outputs of {SMALL}", ""]
+    assert steps == [f"convert to {precision}", f"reference outputs of {SMALL}", ""]
     made = {path.name: path for path in (here.root / "models").glob("*/*.onnx")}
     assert list(made) == ["model.skeleton.onnx"]
     small = made["model.skeleton.onnx"]
@@ -125,10 +128,28 @@ def test_a_file_is_converted_and_checked_against_itself(here: Store, tmp_path: P
         record, document, steps = run_one(here, request)
         assert document["outputs"]["passed"]
         assert (document["model"]["source"], document["model"]["name"]) == ("file", "tiny")
-        assert steps == [f"convert to {precision}", "make reference outputs", ""]
+        assert steps == [f"convert to {precision}", ""]
         assert record.spec.model.sha256 != hashlib.sha256(path.read_bytes()).hexdigest()
         assert run_one(here, request)[2] == [""]
     assert [each.name for each in tmp_path.glob("*.*")] == ["tiny.onnx"]
+
+
+def test_a_file_of_open_size_is_checked_at_the_size_that_it_is_run_at(here: Store, tmp_path: Path) -> None:
+    model = onnx.load(tiny(tmp_path / "open.onnx"))
+    for place, name in ((2, "height"), (3, "width")):
+        model.graph.input[0].type.tensor_type.shape.dim[place].dim_param = name
+    files = SideFiles(tmp_path / "open.onnx")
+    data = model.SerializeToString()
+    files.model.write_bytes(data)
+    frames = reference_frames(None, IMAGENET_DEFAULT, 32, 32)
+    reference_from_model(files.model, frames, IMAGENET_DEFAULT, files.reference)
+    sha256 = hashlib.sha256(files.reference.read_bytes()).hexdigest()
+    manifest = manifest_of(model, data, "open.onnx", IMAGENET_DEFAULT, None, None, sha256)
+    files.manifest.write_text(json.dumps(manifest))
+    for size, made in (("32", [""]), ("48x40", ["reference outputs of open", ""])):
+        _, document, steps = run_one(here, replace(QUICK, models=(str(files.model),), size=size))
+        assert document["outputs"]["passed"]
+        assert steps == made
 
 
 def test_a_file_is_made_again_when_it_or_what_is_asked_for_has_changed(here: Store, tmp_path: Path) -> None:

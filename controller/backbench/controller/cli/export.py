@@ -21,7 +21,9 @@ Weights = Annotated[
 Seed = Annotated[int, typer.Option(metavar="N", help="What random weights are drawn from.")]
 Features = Annotated[bool, typer.Option("--features", help="The feature maps of every level instead of the logits.")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="fp32, fp16 or int8.")]
-Target = Annotated[str, typer.Option("--for", metavar="TARGET", help="What int8 is laid out for: cpu or tensorrt.")]
+Target = Annotated[
+    str | None, typer.Option("--for", metavar="TARGET", help="What int8 is laid out for: cpu (default) or tensorrt.")
+]
 Calibration = Annotated[
     Path | None,
     typer.Option(
@@ -43,7 +45,7 @@ def export(  # noqa: PLR0913, PLR0917
     seed: Seed = 0,
     features: Features = False,
     precision: Precision = "fp32",
-    target: Target = "cpu",
+    target: Target = None,
     calibration: Calibration = None,
     opset: Opset = 20,
     dynamic: Dynamic = None,

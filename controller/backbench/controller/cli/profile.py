@@ -44,7 +44,10 @@ Weights = Annotated[
 Precision = Annotated[
     str, typer.Option(metavar="NAME", help="fp32, fp16 or int8: convert first; default: as the model is.")
 ]
-Target = Annotated[str, typer.Option("--for", metavar="TARGET", help="What int8 is laid out for: cpu or tensorrt.")]
+Target = Annotated[
+    str | None,
+    typer.Option("--for", metavar="TARGET", help="What int8 is laid out for: cpu or tensorrt; default: the backend."),
+]
 Calibration = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Images to calibrate int8 with; default: the shipped photographs.")
 ]
@@ -71,7 +74,7 @@ def profile(  # noqa: PLR0913, PLR0917
     spin: Spin = True,
     weights: Weights = None,
     precision: Precision = "as-model",
-    target: Target = "cpu",
+    target: Target = None,
     calibration: Calibration = None,
     telemetry_rate: TelemetryRate = 2.0,
     memory_pass: MemoryPass = True,

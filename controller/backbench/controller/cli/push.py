@@ -48,7 +48,8 @@ def push(
 def _uploads(text: str) -> list[Upload]:
     from pathlib import Path
 
-    from backbench.controller.operations.images import SUFFIXES, find_images, image_upload
+    from backbench.controller.export.images import SUFFIXES, find_images
+    from backbench.controller.operations.images import image_upload
     from backbench.controller.operations.models import resolve_model
 
     path = Path(text)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from backbench.controller.operations.images import find_images
+from backbench.controller.export.images import find_images
 from backbench.domain.errors import InvalidArgument, InvalidImage
 from backbench.domain.preprocess import Preprocess
 from backbench.models.preprocessing import decode_image, write_input

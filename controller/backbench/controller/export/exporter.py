@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -10,19 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from backbench.controller.export.calibration import CalibrationSet
+from backbench.controller.export.conversion_worker import ConversionJob
 from backbench.controller.export.manifest import SideFiles, manifest_of
-from backbench.controller.export.precision import convert
-from backbench.controller.export.process import Note, export_with_torch
-from backbench.controller.export.reference_outputs import reference_frames, reference_from_model
+from backbench.controller.export.process import Note, convert_in_child, export_with_torch
 from backbench.controller.export.request import ExportRequest
 from backbench.controller.export.scratch import scratch_folder
 from backbench.domain.errors import InvalidArgument
 from backbench.domain.preprocess import IMAGENET_DEFAULT
 from backbench.models import catalog
 from backbench.models.onnx_file import read_model, written_whole
-from backbench.models.onnx_input import inspect_input, onnx_for_size
+from backbench.models.onnx_input import inspect_input
 from backbench.models.reference import read_reference
-from backbench.models.skeleton import is_skeleton, materialise
 
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["cpu", "tensorrt"]
@@ -65,7 +64,9 @@ def export(request: ExportRequest, conversion: Conversion, destination: Path, no
         if conversion.precision == "fp32":
             done = _placed(made.model, made.reference, destination, verification, None)
         else:
-            done = _converted(made.model, folder, conversion, destination, verification, note)
+            _, _, height, width = inspect_input(made.model).dims
+            size = (request.batch, int(height), int(width))
+            done = _converted(made.model, size, folder, conversion, destination, verification, note)
         return replace(done, export_s=made.facts["export_s"])
 
 
@@ -75,10 +76,7 @@ def convert_file(
     """Convert an fp32 model or a skeleton, fixed to one size, in the same way. Needs no torch."""
     check_destination(destination)
     with scratch_folder() as folder:
-        fixed = folder / "model.onnx"
-        fix = materialise if is_skeleton(source) else onnx_for_size
-        fix(source, fixed, batch=batch, height=height, width=width)
-        return _converted(fixed, folder, conversion, destination, None, note)
+        return _converted(source, (batch, height, width), folder, conversion, destination, None, note)
 
 
 def check_destination(destination: Path) -> None:
@@ -93,6 +91,7 @@ def check_destination(destination: Path) -> None:
 
 def _converted(
     source: Path,
+    size: tuple[int, int, int],
     folder: Path,
     conversion: Conversion,
     destination: Path,
@@ -101,24 +100,25 @@ def _converted(
 ) -> Exported:
     if conversion.precision == "fp32":
         raise InvalidArgument("the model is fp32 already; ask for fp16 or int8")
-    contract = inspect_input(source)
-    converted = folder / "converted.onnx"
-    note(f"convert to {conversion.precision}")
-    report = convert(
-        source,
-        converted,
-        conversion.precision,
-        conversion.target,
-        inputs=conversion.calibration,
-        preprocess=contract.preprocess,
+    images = conversion.calibration
+    job = ConversionJob(
+        str(source.absolute()),
+        *size,
+        preprocess=inspect_input(source).preprocess or IMAGENET_DEFAULT,
+        precision=conversion.precision,
+        target=conversion.target,
+        calibration=None if images is None else _named(images),
     )
-    note("make reference outputs")
-    preprocess = contract.preprocess or IMAGENET_DEFAULT
-    height, width = (int(side) for side in contract.dims[2:])
-    frames = reference_frames(None, preprocess, height, width)
-    reference = folder / "converted.npz"
-    reference_from_model(converted, frames, preprocess, reference, precision=conversion.precision)
-    return _placed(converted, reference, destination, verification, report.to_document())
+    inside = folder / "conversion"
+    inside.mkdir()
+    done = convert_in_child(job, inside, note, f"convert to {conversion.precision}")
+    return _placed(done.model, done.reference, destination, verification, done.facts["report"])
+
+
+def _named(images: CalibrationSet) -> dict[str, Any]:
+    """The set as JSON takes it."""
+    parts = {part: [str(path.absolute()) for path in getattr(images, part)] for part in ("calibration", "held_out")}
+    return {**parts, "found_count": images.found_count, "source": images.source}
 
 
 def _placed(
@@ -143,14 +143,14 @@ def _placed(
     )
     files = SideFiles(destination)
     text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    written: list[Path] = []
+    contents = ((files.manifest, text.encode()), (destination, data), (files.reference, outputs))
+    fresh = [path for path, _ in contents if not path.exists()]
     try:
-        for path, content in ((files.reference, outputs), (destination, data), (files.manifest, text.encode())):
-            with written_whole(path) as file:
-                file.write(content)
-            written.append(path)
+        with contextlib.ExitStack() as opened:  # each file gets its name at the end, the manifest's last
+            for path, content in contents:
+                opened.enter_context(written_whole(path)).write(content)
     except BaseException:
-        for path in written:
+        for path in fresh:
             path.unlink(missing_ok=True)
         raise
     return Exported(files, manifest)

@@ -70,7 +70,7 @@ def manifest_of(
 def manifest_beside(model: Path) -> dict[str, Any] | None:
     """The manifest beside a model file, if there is one and it is that of this very file."""
     manifest = read_manifest(SideFiles(model).manifest)
-    return manifest if manifest and manifest.get("sha256") == _file_sha256(model) else None
+    return manifest if manifest and manifest.get("sha256") == file_sha256(model) else None
 
 
 def reference_beside(model: Path, manifest: Mapping[str, Any] | None) -> Path | None:
@@ -78,19 +78,20 @@ def reference_beside(model: Path, manifest: Mapping[str, Any] | None) -> Path | 
     reference = SideFiles(model).reference
     if manifest is None or not reference.is_file():
         return None
-    return reference if manifest.get("reference_sha256") == _file_sha256(reference) else None
+    return reference if manifest.get("reference_sha256") == file_sha256(reference) else None
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """The manifest in a file; None where there is none that can be read."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("schema") == SCHEMA else None
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The digest of a file, read a megabyte at a time."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -76,7 +76,7 @@ def _onnx_from_torch(model: TorchModel, request: ExportRequest) -> onnx.ModelPro
     if opset != request.opset:
         raise InvalidModel(f"torch's exporter wrote opset {opset} instead of {request.opset}; take --opset {opset}")
     strip(onnx_model)
-    onnx_model.producer_version = importlib.metadata.version("torch")
+    onnx_model.producer_version = _version("torch")
     state(onnx_model, model, opset)
     return onnx_model
 
@@ -101,11 +101,16 @@ def state(onnx_model: onnx.ModelProto, model: TorchModel, opset: int) -> None:
         "input": {"name": "image", "dims": dims, "layout": "NCHW", "color": "RGB", "dtype": "float32"},
         "outputs": [asdict(output) for output in model.outputs],
         "exporter": "torch.onnx dynamo",
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "timm", "onnx", "onnxscript")},
+        "versions": {name: _version(name) for name in ("torch", "timm", "onnx", "onnxscript")},
         "quantization": None,
     }
     for key, value in ((PREPROCESS_KEY, asdict(model.preprocess)), (MODEL_KEY, facts)):
         onnx_model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=json.dumps(value, sort_keys=True)))
+
+
+def _version(distribution: str) -> str:
+    """The release, whichever of its builds is installed."""
+    return importlib.metadata.version(distribution).partition("+")[0]
 
 
 def torch_outputs(model: TorchModel, images: Array) -> dict[str, Array]:

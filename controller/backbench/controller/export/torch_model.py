@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +24,9 @@ from backbench.controller.export.torch_weights import (
 )
 from backbench.domain.errors import InvalidArgument, ShapeMismatch, UnknownBackbone
 from backbench.domain.preprocess import Interpolation, Preprocess
+from backbench.models import catalog
 
+_ONE_SIZE = "{} cannot have a dynamic size: its layers are laid out for one; export one file a size"
 _USUAL_STEP = 32
 """Pixels: the largest stride of the usual backbones."""
 
@@ -55,13 +57,13 @@ class TorchModel:
 
     module: Any
     name: str
-    tag: str
-    licence: str
+    tag: str | None
+    licence: str | None
     height: int
     width: int
     params: int
     weights: str
-    weights_sha256: str
+    weights_sha256: str | None
     preprocess: Preprocess
     outputs: tuple[OutputFact, ...]
     step: int = _USUAL_STEP
@@ -73,7 +75,9 @@ def torch_model(timm: Any, request: ExportRequest, images: Images | None = None)
     Raises UnknownBackbone (with the closest names), ShapeMismatch, InvalidArgument where pretrained weights are not to
     be had, and InvalidModel for a checkpoint of another architecture.
     """
+    request = replace(request, name=_tagged(request.name))
     config = known_config(timm, request.name)
+    preprocess = preprocess_of(config)
     height = request.height or config.input_size[1]
     width = request.width or config.input_size[2]
     arguments: dict[str, Any] = {}
@@ -84,32 +88,40 @@ def torch_model(timm: Any, request: ExportRequest, images: Images | None = None)
     if request.features:
         arguments["features_only"] = True
     module = _with_weights(timm, request, config, arguments)
+    if "dynamic_img_size" in arguments and not _resamples_positions(module):
+        raise InvalidArgument(_ONE_SIZE.format(request.name))
     params = sum(parameter.numel() for parameter in module.parameters())
     step = _step_of(module) if config.fixed_input_size else _USUAL_STEP
     tried = partial(_try_size, request.name, height, width, tuple(config.input_size[1:]), step)
     if request.weights == RANDOM:
-        normalised_with = None if images is None else images(preprocess_of(config), height, width)
+        normalised_with = None if images is None else images(preprocess, height, width)
         tried(lambda: awaken(module, height, width, request.seed, normalised_with))
     module.eval()
     weights_sha256 = digest_of(module)
     from timm.utils.model import reparameterize_model
 
+    known = request.weights in (RANDOM, PRETRAINED)  # of a user's own weights timm's statements do not hold
     module = reparameterize_model(module).eval()
     outputs = tried(lambda: _outputs(module, height, width, request.features))
     return TorchModel(
         module=module,
         name=config.architecture,
-        tag=config.tag or "",
-        licence=config.license or "unknown",
+        tag=(config.tag or None) if known else None,
+        licence=(config.license or None) if known else None,
         height=height,
         width=width,
         params=params,
         weights=f"{RANDOM}:{request.seed}" if request.weights == RANDOM else _origin(request.weights),
         weights_sha256=weights_sha256,
-        preprocess=preprocess_of(config),
+        preprocess=preprocess,
         outputs=outputs,
         step=step,
     )
+
+
+def _tagged(name: str) -> str:
+    """A bare name of the catalogue with the tag of its recipe, whatever timm's default is by now."""
+    return f"{name}.{catalog.recipe(name).timm_tag}" if name in catalog.names() else name
 
 
 def known_config(timm: Any, name: str) -> Any:
@@ -131,9 +143,14 @@ def known_config(timm: Any, name: str) -> Any:
 
 
 def preprocess_of(config: Any) -> Preprocess:
-    """How timm turns an image into the input of this tag."""
-    known = {name: name for name in get_args(Interpolation)}
-    interpolation: Interpolation = known.get(config.interpolation, "bicubic")
+    """How timm turns an image into the input of this tag. Raises InvalidArgument for ways that devices do not know."""
+    known: dict[str, Interpolation] = {name: name for name in get_args(Interpolation)}
+    interpolation = known.get(config.interpolation)
+    if interpolation is None or (config.crop_mode or "center") != "center":
+        raise InvalidArgument(
+            f"{config.architecture} is fed with crop mode {config.crop_mode} and {config.interpolation} interpolation,"
+            " which Backbench does not do; take another backbone or tag"
+        )
     return Preprocess(tuple(config.mean), tuple(config.std), interpolation, config.crop_pct or 0.875)
 
 
@@ -147,7 +164,7 @@ def _with_weights(timm: Any, request: ExportRequest, config: Any, arguments: dic
         require_pretrained(timm, request.name)
         try:
             return _created(timm, request.name, {**arguments, "pretrained": True})
-        except (OSError, RuntimeError) as error:
+        except OSError as error:
             raise unreachable(request.name, (str(error).splitlines() or ["no answer"])[0][:120]) from error
     path = Path(request.weights)
     checkpoint = read_checkpoint(path)
@@ -166,9 +183,7 @@ def _created(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
         return timm.create_model(name, **arguments)
     except TypeError as error:
         if "dynamic_img_size" in arguments:
-            raise InvalidArgument(
-                f"{name} cannot have a dynamic size: its layers are laid out for one; export one file a size"
-            ) from error
+            raise InvalidArgument(_ONE_SIZE.format(name)) from error
         raise
     except (AssertionError, ValueError) as error:
         if "img_size" not in arguments:
@@ -176,6 +191,11 @@ def _created(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
         height, width = arguments["img_size"]
         words = " ".join(str(error).split())[:120]
         raise ShapeMismatch(f"{name} does not take {height}x{width} ({words}); try multiples of 32") from error
+
+
+def _resamples_positions(module: Any) -> bool:
+    """Whether it is a plain vision transformer, whose position embedding is all that depends on the size."""
+    return any(type(each).__name__ == "VisionTransformer" for each in module.modules())
 
 
 def _class_count(config: Any, checkpoint: dict[str, Any]) -> int:

@@ -68,6 +68,7 @@ def _export(request: ExportRequest, folder: Path, stream: TextIO) -> dict[str, A
     frames = reference_frames(None, model.preprocess, model.height, model.width)
     images = normalised_frames(frames, model.preprocess)
     expected = torch_outputs(model, images)
+    _check_finite(model, expected)
     _stage(stream, "export")
     begun = time.perf_counter()
     path = folder / "model.onnx"
@@ -90,6 +91,14 @@ def _export(request: ExportRequest, folder: Path, stream: TextIO) -> dict[str, A
         "export_s": export_s,
         "verification": verification,
     }
+
+
+def _check_finite(model: TorchModel, outputs: Outputs) -> None:
+    import numpy as np
+
+    for name, values in outputs.items():
+        if not np.isfinite(values).all():
+            raise InvalidModel(f"{model.name}: torch's output {name} is not finite; check the weights for NaN")
 
 
 def _photographs(preprocess: Preprocess, height: int, width: int) -> NDArray[np.float32]:

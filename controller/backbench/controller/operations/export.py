@@ -15,7 +15,7 @@ from backbench.controller.export.exporter import (
     export,
 )
 from backbench.controller.export.process import Note
-from backbench.controller.export.request import DEFAULT_OPSET, PRETRAINED, ExportRequest
+from backbench.controller.export.request import DEFAULT_OPSET, PRETRAINED, RANDOM, ExportRequest
 from backbench.controller.operations.models import parse_size
 from backbench.domain.errors import InvalidArgument
 
@@ -31,7 +31,7 @@ class ExportCommand:
     seed: int = 0
     features: bool = False
     precision: str = "fp32"
-    target: str = "cpu"
+    target: str | None = None
     calibration: Path | None = None
     opset: int = DEFAULT_OPSET
     dynamic: tuple[str, ...] = ()
@@ -60,10 +60,13 @@ def export_backbone(command: ExportCommand, note: Note) -> Exported:
     return export(request, conversion, destination, note)
 
 
-def conversion_of(precision: str, target: str, calibration: Path | None) -> Conversion:
+def conversion_of(precision: str, target: str | None, calibration: Path | None) -> Conversion:
     """The conversion that the options name. Raises InvalidArgument for an option that is unknown or of no use."""
     if precision not in PRECISIONS:
         raise InvalidArgument(f'--precision "{precision}" is not known; take one of {", ".join(PRECISIONS)}')
+    if target is not None and precision != "int8":
+        raise InvalidArgument(f"--for {target} is of no use for {precision}; add --precision int8, or leave it away")
+    target = target or "cpu"
     if target not in TARGETS:
         raise InvalidArgument(f'--for "{target}" is not known; take {" or ".join(TARGETS)}')
     images: CalibrationSet | None = None
@@ -81,11 +84,20 @@ def default_name(command: ExportCommand) -> str:
     'resnet18.a1_in1k_448_int8_cpu.onnx'
     """
     parts = [command.name]
+    if command.weights != PRETRAINED:
+        own = command.weights != RANDOM
+        parts.append(Path(command.weights).stem if own else f"random{command.seed or ''}")
     if command.size is not None:
         parts.append(command.size.lower())
+    if command.batch != 1:
+        parts.append(f"batch{command.batch}")
+    if command.opset != DEFAULT_OPSET:
+        parts.append(f"opset{command.opset}")
     if command.features:
         parts.append("features")
     if command.precision != "fp32":
-        parts += [command.precision, command.target] if command.precision == "int8" else [command.precision]
+        parts.append(command.precision)
+        if command.precision == "int8":
+            parts.append(command.target or "cpu")
     parts += [f"dynamic-{what}" for what in command.dynamic]
     return "_".join(parts) + ".onnx"

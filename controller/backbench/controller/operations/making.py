@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from backbench.controller.export.conversion_worker import ConversionJob
 from backbench.controller.export.exporter import Conversion, convert_file, export
-from backbench.controller.export.manifest import SideFiles, manifest_beside, read_manifest, reference_beside
-from backbench.controller.export.process import Note
+from backbench.controller.export.manifest import (
+    SideFiles,
+    file_sha256,
+    manifest_beside,
+    read_manifest,
+    reference_beside,
+)
+from backbench.controller.export.process import Note, convert_in_child
 from backbench.controller.export.request import PRETRAINED, RANDOM, ExportRequest
+from backbench.controller.export.scratch import scratch_folder
 from backbench.controller.operations.models import ModelFile, Size
 from backbench.domain.errors import InvalidArgument
 from backbench.models.onnx_file import read_model, written_whole
 from backbench.models.onnx_input import inspect_input
 from backbench.models.recipe import Recipe
-from backbench.models.skeleton import materialise, skeleton_from_onnx
+from backbench.models.skeleton import skeleton_from_onnx
 
 _FORMAT = "1"
 """Raise it when the same request would be made differently, so that older files are not taken for new ones."""
 _COMPLETE = ".complete"
+_PART = ".part-"
+_ABANDONED_S = 24 * 3600
 _LIBRARIES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -105,20 +119,25 @@ class ModelMaker:
         return self.with_reference(replace(model, path=small, contract=inspect_input(small), manifest=manifest), size)
 
     def with_reference(self, model: ModelFile, size: Size) -> ModelFile:
-        """A skeleton with the outputs of the model that it stands for, at one size."""
-        from backbench.controller.export.reference_outputs import reference_frames, reference_from_model
-        from backbench.controller.export.scratch import scratch_folder
+        """The model with its outputs at one size, where ONNX Runtime is here to make them.
 
+        A skeleton's outputs are those of the model that it stands for.
+        """
+        if find_spec("onnxruntime") is None:
+            self._note(f"onnxruntime is not installed: the outputs of {model.name} will not be checked")
+            return replace(model, reference=None)
         dims = model.contract.dims
         batch = dims[0] if isinstance(dims[0], int) else 1
+        precision = model.precision or "fp32"
+        job = ConversionJob(
+            str(model.path.absolute()), batch, *size, preprocess=model.preprocess, stated_precision=precision
+        )
 
         def make(path: Path) -> None:
-            self._note(f"reference outputs of {model.name}")
             with scratch_folder() as folder:
-                whole = folder / "model.onnx"
-                materialise(model.path, whole, batch=batch, height=size[0], width=size[1])
-                frames = reference_frames(None, model.preprocess, *size)
-                reference_from_model(whole, frames, model.preprocess, path, precision=model.precision or "fp32")
+                made = convert_in_child(job, folder, self._note, f"reference outputs of {model.name}")
+                with written_whole(path) as file:
+                    file.write(made.reference.read_bytes())
 
         key = {"reference": _digest_of(str(model.path)), "size": size, "preprocess": str(model.preprocess)}
         return replace(model, reference=self._made(key, make, name="reference.npz"))
@@ -127,21 +146,26 @@ class ModelMaker:
         text = json.dumps({**key, "format": _FORMAT, "libraries": _libraries()}, sort_keys=True)
         folder = self._root / hashlib.sha256(text.encode()).hexdigest()[:32]
         self._given.add(folder)
-        complete = folder / _COMPLETE
-        if not complete.exists():
+        if not (folder / _COMPLETE).exists():
             self._trim()
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(prefix=_PART, dir=self._root))
             try:
-                make(folder / name)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-        complete.touch()  # it counts as used now
+                make(part / name)
+                (part / _COMPLETE).touch()
+                with contextlib.suppress(OSError):  # another process was quicker, and made the same
+                    part.rename(folder)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+        (folder / _COMPLETE).touch()  # it counts as used now
         return folder / name
 
     def _trim(self) -> None:
         """Remove the longest unused models above the limit, but none that may still have to be pushed."""
         total = 0
+        for left_behind in self._root.glob(f"{_PART}*"):  # by a process that was killed
+            if time.time() - left_behind.stat().st_mtime > _ABANDONED_S:
+                shutil.rmtree(left_behind, ignore_errors=True)
         for complete in sorted(
             self._root.glob(f"*/{_COMPLETE}"), key=lambda path: path.stat().st_mtime_ns, reverse=True
         ):
@@ -162,7 +186,7 @@ def _digest_of(path: str) -> str | None:
     if path in (RANDOM, PRETRAINED):
         return None
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return file_sha256(Path(path))
     except OSError as error:
         raise InvalidArgument(f"{path} cannot be read ({error.strerror}); check the path") from error
 

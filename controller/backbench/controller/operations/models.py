@@ -47,6 +47,11 @@ class ModelFile:
         return self.contract.precision
 
     @property
+    def target(self) -> str | None:
+        """What an int8 model is laid out for, "cpu" or "tensorrt"; None for others, and where it does not say."""
+        return self.contract.target if self.precision == "int8" else None
+
+    @property
     def upload(self) -> Upload:
         """The model as an artifact."""
         return Upload(self.path, ArtifactKind.SKELETON if self.contract.skeleton else ArtifactKind.MODEL, self.name)
@@ -61,9 +66,9 @@ class ModelFile:
     @property
     def preprocess(self) -> Preprocess:
         """How an image becomes its input."""
-        if self.recipe is not None:
-            return self.recipe.preprocess
-        return self.contract.preprocess or IMAGENET_DEFAULT
+        if self.contract.preprocess is not None:
+            return self.contract.preprocess
+        return self.recipe.preprocess if self.recipe is not None else IMAGENET_DEFAULT
 
     @property
     def preprocess_assumed(self) -> bool:

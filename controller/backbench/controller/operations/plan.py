@@ -9,10 +9,11 @@ from pathlib import Path
 
 from backbench.controller.client.uploads import Upload
 from backbench.controller.export.exporter import Conversion
-from backbench.controller.export.request import DEFAULT_OPSET, check_weights
+from backbench.controller.export.images import find_images
+from backbench.controller.export.request import DEFAULT_OPSET, LOWEST_OPSET, check_weights
 from backbench.controller.export.timm_import import require_export
 from backbench.controller.operations.export import conversion_of
-from backbench.controller.operations.images import find_images, image_upload
+from backbench.controller.operations.images import image_upload
 from backbench.controller.operations.making import ModelMaker, ModelOrder
 from backbench.controller.operations.models import ModelFile, Size, parse_size, resolve_model
 from backbench.domain.budget import Budget, parse_budget
@@ -29,6 +30,7 @@ from backbench.domain.errors import (
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import SECOND_NS, BackendSpec, ImageRef, InputSpec, ModelRef, RunSpec, Scenario
 from backbench.models import catalog
+from backbench.models.reference import read_reference
 
 AS_MODEL = "as-model"
 """Whatever precision the model has."""
@@ -54,7 +56,7 @@ class ProfileRequest:
     spin: bool = True
     precision: str = AS_MODEL
     weights: str | None = None
-    target: str = "cpu"
+    target: str | None = None
     calibration: Path | None = None
     telemetry_rate_hz: float = 2.0
     memory_pass: bool = True
@@ -111,7 +113,7 @@ def make_ready(plan: Plan, maker: ModelMaker, opset: int) -> tuple[ReadyModel, .
 def newest_opset(plan: Plan, device: Device) -> int:
     """The opset to export with for the device's backend."""
     newest = next((backend.max_opset for backend in device.backends if backend.name == plan.request.backend), None)
-    return min(newest or DEFAULT_OPSET, DEFAULT_OPSET)
+    return max(min(newest or DEFAULT_OPSET, DEFAULT_OPSET), LOWEST_OPSET)
 
 
 def _ready(plan: Plan, maker: ModelMaker, model: ModelFile | ModelOrder, size: Size | None, opset: int) -> ReadyModel:
@@ -123,7 +125,15 @@ def _ready(plan: Plan, maker: ModelMaker, model: ModelFile | ModelOrder, size: S
     model = model.at(taken)
     if conversion.precision != "fp32":
         return ReadyModel(maker.converted(model, taken, batch, conversion), taken)
-    return ReadyModel(maker.with_reference(model, taken) if model.contract.skeleton else model, taken)
+    if model.contract.skeleton or (model.reference is not None and not _is_for(model.reference, taken)):
+        model = maker.with_reference(model, taken)
+    return ReadyModel(model, taken)
+
+
+def _is_for(reference: Path, size: Size) -> bool:
+    """Whether reference outputs are those of this size."""
+    stated = read_reference(reference)
+    return (stated.height, stated.width) == size
 
 
 def _resolved(text: str, weights: str | None) -> ModelFile | ModelOrder:
@@ -145,10 +155,14 @@ def _resolved(text: str, weights: str | None) -> ModelFile | ModelOrder:
 
 def _conversion(request: ProfileRequest) -> Conversion:
     if request.precision == AS_MODEL:
+        if request.target is not None:
+            raise InvalidArgument("--for is of no use without --precision int8; add it, or leave it away")
         if request.calibration is not None:
             raise InvalidArgument("--calibration is of no use without --precision int8; add it, or leave it away")
         return Conversion()
-    return conversion_of(request.precision, request.target, request.calibration)
+    by_backend = "tensorrt" if "tensorrt" in request.backend else None
+    target = request.target or (by_backend if request.precision == "int8" else None)
+    return conversion_of(request.precision, target, request.calibration)
 
 
 def check_device(plan: Plan, device: Device) -> None:
@@ -173,6 +187,15 @@ def check_device(plan: Plan, device: Device) -> None:
 def _check_precision(plan: Plan, backend: Backend) -> None:
     """Every backend runs fp32, whether it says so or not; the others are for it to say."""
     request, taken = plan.request, backend.precisions
+    made_for = "tensorrt" if "tensorrt" in backend.name else "cpu"
+    for model in plan.models:
+        target = model.target if isinstance(model, ModelFile) and request.precision == AS_MODEL else None
+        target = target or (plan.conversion.target if plan.conversion.precision == "int8" else None)
+        if target in ("cpu", "tensorrt") and target != made_for:
+            raise InvalidArgument(
+                f"{model.name} is int8 for {target}, and {backend.name} would compute most of it in float;"
+                f" take --for {made_for}"
+            )
     for model in plan.models:
         stated = model.precision if isinstance(model, ModelFile) else None
         asked = (stated or AS_MODEL) if request.precision == AS_MODEL else request.precision

@@ -44,7 +44,8 @@ def _weights(model: Mapping[str, Any]) -> str:
     digest = model.get("weights_sha256")
     known = f", digest {digest[:16]}" if digest else ""
     params = f"{model.get('params', 0) / 1e6:.2f} M parameters"
-    return f"{model.get('weights', 'unknown')}{known}, {params}, {model.get('licence')}"
+    licence = f", {model['licence']}" if model.get("licence") else ""
+    return f"{model.get('weights', 'unknown')}{known}, {params}{licence}"
 
 
 def _preprocess(manifest: Mapping[str, Any]) -> str:
