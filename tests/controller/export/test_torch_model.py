@@ -187,3 +187,14 @@ def test_without_network_and_cache_the_command_line_does_not_try_for_long(timm: 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith("backbench: error: the pretrained weights of resnet18 are not on ")
     assert not list(tmp_path.glob("*.*"))
+
+
+def test_a_way_of_cropping_that_devices_do_not_know_is_refused(timm: Any) -> None:
+    with pytest.raises(InvalidArgument, match="dm_nfnet_f0 is fed with crop mode squash"):
+        preprocess_of(known_config(timm, "dm_nfnet_f0"))
+
+
+def test_windows_that_are_laid_out_for_one_size_refuse_an_open_one(timm: Any) -> None:
+    request = ExportRequest("swin_tiny_patch4_window7_224", weights="random", dynamic=("size",))
+    with pytest.raises(InvalidArgument, match="cannot have a dynamic size"):
+        torch_model(timm, request)

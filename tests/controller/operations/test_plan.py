@@ -287,7 +287,7 @@ def test_an_export_is_for_what_the_backend_takes(newest: int | None, opset: int)
 def test_int8_for_another_kind_of_backend_is_refused_and_the_backend_decides_where_nothing_is_said() -> None:
     plan = plan_profile(replace(GOOD, precision="int8", target="tensorrt"))
     device = _device(backends=(Backend("onnxruntime", True), Backend("tensorrt", True)))
-    with pytest.raises(InvalidArgument, match="resnet50 is int8 for tensorrt, .* take --for cpu"):
+    with pytest.raises(InvalidArgument, match=r"resnet50 is int8 for tensorrt, .* take --for cpu"):
         check_device(plan, device)
     check_device(plan_profile(replace(GOOD, precision="int8", backend="tensorrt")), device)
     with pytest.raises(InvalidArgument, match="--for is of no use without --precision int8"):
