@@ -134,12 +134,13 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
     costs = [cost for row in rows for cost in row["published"]]
     equal = sum(row["params"] == row["params_of_timm"] for row in rows)
-    reached = sum(cost["reached"] for cost in costs)
+    within = sum(abs(cost["difference"]) <= WITHIN for cost in costs)
+    rounded = sum(cost["reached"] and abs(cost["difference"]) > WITHIN for cost in costs)
     lines += [
         "",
         (
-            f"{len(rows)} backbones exported; parameters equal timm's in {equal}; {reached} of {len(costs)} published"
-            f" figures are met within 1 % or within their rounding. Skeletons together:"
+            f"{len(rows)} backbones exported; parameters equal timm's in {equal}; of {len(costs)} published"
+            f" figures {within} are met within 1 %, {rounded} more within their rounding. Skeletons together:"
             f" {sum(row['skeleton_bytes'] for row in rows) / 1e6:.2f} MB."
         ),
     ]

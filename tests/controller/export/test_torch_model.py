@@ -53,7 +53,7 @@ def test_a_name_that_timm_does_not_have_gets_those_that_it_has(name: str, words:
     [
         (
             ExportRequest("vit_tiny_patch16_224", 8, 8),
-            r"vit_tiny_patch16_224 does not work at 8x8 (Calculated padded input size",
+            " does not work at 8x8 (Calculated padded input size",
         ),
         (ExportRequest("vit_tiny_patch16_224", 8, 8), "try its own 224x224, or multiples of 32"),
         (ExportRequest("efficientformerv2_s0", 100, 100), "try its own 224x224, or multiples of 32"),
@@ -157,8 +157,8 @@ def test_pretrained_weights_that_are_neither_here_nor_to_be_had_are_an_error_wit
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     message = refused(lambda: torch_model(timm, ExportRequest("resnet18", weights="pretrained")), InvalidArgument)
     assert message == (
-        "the pretrained weights of resnet18 are not on this machine and cannot be fetched (no network); connect, or"
-        " give a checkpoint with --weights FILE.safetensors, or take --weights random, which has the same speed"
+        "the pretrained weights of resnet18.a1_in1k are not on this machine and cannot be fetched (no network);"
+        " connect, or give a checkpoint with --weights FILE.safetensors, or take --weights random, which has the same speed"
     )
     monkeypatch.setattr(torch_weights, "getproxies", lambda: {"https": "http://proxy:3128"})
     require_pretrained(timm, "resnet18")  # a proxy looks names up itself
@@ -185,7 +185,7 @@ def test_without_network_and_cache_the_command_line_does_not_try_for_long(timm: 
         timeout=90,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].startswith("backbench: error: the pretrained weights of resnet18 are not on ")
+    assert done.stderr.splitlines()[-1].startswith("backbench: error: the pretrained weights of resnet18.a1_in1k are")
     assert not list(tmp_path.glob("*.*"))
 
 

@@ -58,7 +58,7 @@ def test_open_sizes_are_right_at_others_than_their_own(
     assert stages(stream) == ["import torch", "create", "export", "compare"]
     assert result["verification"]["sizes"] == [list(size), other]
     assert inspect_input(tmp_path / "model.onnx").dims == ("batch", 3, "height", "width")
-    model = torch_model(timm, request)
+    model = torch_model(timm, request, worker._photographs)
     for dims in ((1, 3, *size), (3, 3, 112, 224), (2, 3, *odd)):
         assert is_right_at(tmp_path / "model.onnx", model, dims)
 
@@ -68,7 +68,7 @@ def test_an_open_batch_leaves_the_size_as_it_is(timm: Any, tmp_path: Path) -> No
     request = ExportRequest("swin_tiny_patch4_window7_224", dynamic=("batch",))
     worker._export(request, tmp_path, io.StringIO())
     assert inspect_input(tmp_path / "model.onnx").dims == ("batch", 3, 224, 224)
-    assert is_right_at(tmp_path / "model.onnx", torch_model(timm, request), (3, 3, 224, 224))
+    assert is_right_at(tmp_path / "model.onnx", torch_model(timm, request, worker._photographs), (3, 3, 224, 224))
 
 
 def test_an_export_that_differs_from_torch_is_not_kept(

@@ -89,10 +89,10 @@ def torch_model(timm: Any, request: ExportRequest, images: Images | None = None)
         arguments["features_only"] = True
     module = _with_weights(timm, request, config, arguments)
     if "dynamic_img_size" in arguments and not _resamples_positions(module):
-        raise InvalidArgument(_ONE_SIZE.format(request.name))
+        raise InvalidArgument(_ONE_SIZE.format(config.architecture))
     params = sum(parameter.numel() for parameter in module.parameters())
     step = _step_of(module) if config.fixed_input_size else _USUAL_STEP
-    tried = partial(_try_size, request.name, height, width, tuple(config.input_size[1:]), step)
+    tried = partial(_try_size, config.architecture, height, width, tuple(config.input_size[1:]), step)
     if request.weights == RANDOM:
         normalised_with = None if images is None else images(preprocess, height, width)
         tried(lambda: awaken(module, height, width, request.seed, normalised_with))
@@ -169,7 +169,7 @@ def _with_weights(timm: Any, request: ExportRequest, config: Any, arguments: dic
     path = Path(request.weights)
     checkpoint = read_checkpoint(path)
     classes = _class_count(config, checkpoint)
-    check_keys(path, request.name, checkpoint, timm.create_model(request.name, num_classes=classes))
+    check_keys(path, config.architecture, checkpoint, timm.create_model(request.name, num_classes=classes))
     overlay = {"file": str(path), "num_classes": classes}
     return _created(
         timm,
@@ -183,14 +183,15 @@ def _created(timm: Any, name: str, arguments: dict[str, Any]) -> Any:
         return timm.create_model(name, **arguments)
     except TypeError as error:
         if "dynamic_img_size" in arguments:
-            raise InvalidArgument(_ONE_SIZE.format(name)) from error
+            raise InvalidArgument(_ONE_SIZE.format(name.partition(".")[0])) from error
         raise
     except (AssertionError, ValueError) as error:
         if "img_size" not in arguments:
             raise
         height, width = arguments["img_size"]
         words = " ".join(str(error).split())[:120]
-        raise ShapeMismatch(f"{name} does not take {height}x{width} ({words}); try multiples of 32") from error
+        architecture = name.partition(".")[0]
+        raise ShapeMismatch(f"{architecture} does not take {height}x{width} ({words}); try multiples of 32") from error
 
 
 def _resamples_positions(module: Any) -> bool:
