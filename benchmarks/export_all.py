@@ -174,7 +174,10 @@ def main() -> int:
         row = rows[name]
         print(f"{name}: {row['export_s']:.1f} s, error {row['error']:.1e}, {row['gmacs']:.4g} GMACs", flush=True)
         ordered = [rows[each] for each in sorted(rows) if each in names()]
-        versions = {each: importlib.metadata.version(each) for each in ("torch", "timm", "onnx", "onnxruntime")}
+        versions = {
+            each: importlib.metadata.version(each).partition("+")[0]
+            for each in ("torch", "timm", "onnx", "onnxruntime")
+        }
         kept.write_text(json.dumps({"versions": versions, "rows": ordered}, indent=1) + "\n")
         stated = ", ".join(f"{library} {version}" for library, version in versions.items())
         text = f"# Every recipe exported\n\nMade by `scripts/bench-export` with {stated}.\n\n{table(ordered)}\n"

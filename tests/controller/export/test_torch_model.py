@@ -158,7 +158,8 @@ def test_pretrained_weights_that_are_neither_here_nor_to_be_had_are_an_error_wit
     message = refused(lambda: torch_model(timm, ExportRequest("resnet18", weights="pretrained")), InvalidArgument)
     assert message == (
         "the pretrained weights of resnet18.a1_in1k are not on this machine and cannot be fetched (no network);"
-        " connect, or give a checkpoint with --weights FILE.safetensors, or take --weights random, which has the same speed"
+        " connect, or give a checkpoint with --weights FILE.safetensors, or take --weights random, which has the same"
+        " speed"
     )
     monkeypatch.setattr(torch_weights, "getproxies", lambda: {"https": "http://proxy:3128"})
     require_pretrained(timm, "resnet18")  # a proxy looks names up itself
