@@ -53,7 +53,7 @@ def test_a_name_that_timm_does_not_have_gets_those_that_it_has(name: str, words:
     [
         (
             ExportRequest("vit_tiny_patch16_224", 8, 8),
-            " does not work at 8x8 (Calculated padded input size",
+            "vit_tiny_patch16_224 does not work at 8x8 (Calculated padded input size",
         ),
         (ExportRequest("vit_tiny_patch16_224", 8, 8), "try its own 224x224, or multiples of 32"),
         (ExportRequest("efficientformerv2_s0", 100, 100), "try its own 224x224, or multiples of 32"),
