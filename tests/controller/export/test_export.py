@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ import pytest
 
 from backbench.controller.analysis.graph import analyse
 from backbench.controller.export.exporter import Conversion, Exported, export
-from backbench.controller.export.manifest import SideFiles, preprocess_digest, reference_beside
+from backbench.controller.export.manifest import preprocess_digest, reference_beside
 from backbench.controller.export.request import ExportRequest
 from backbench.domain.errors import UnknownBackbone
 from backbench.domain.preprocess import Preprocess
@@ -58,25 +55,6 @@ def outputs_of(model: Path, image: np.ndarray[Any, Any]) -> dict[str, np.ndarray
 
 def noise(*dims: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(3).standard_normal(dims).astype(np.float32)
-
-
-def test_another_process_makes_the_same_files(exports: Exports, tmp_path: Path) -> None:
-    first = exports(PLAIN)
-    program = (
-        "import sys; from pathlib import Path; from backbench.controller.export.exporter import Conversion, export\n"
-        "from backbench.controller.export.request import request_from_json\n"
-        "export(request_from_json(sys.argv[1]), Conversion(), Path('resnet18.onnx'), print)"
-    )
-    environment = os.environ | {"PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", program, PLAIN.to_json()]
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-    second = SideFiles(tmp_path / "resnet18.onnx")
-    for one, other in (
-        (first.files.model, second.model),
-        (first.files.reference, second.reference),
-        (first.files.manifest, second.manifest),
-    ):
-        assert one.read_bytes() == other.read_bytes(), one.name
 
 
 def test_nothing_in_a_file_tells_where_it_was_made(exports: Exports) -> None:
