@@ -7,7 +7,8 @@ import statistics
 import time
 
 from backbench.agent.worker import table
-from backbench.agent.worker.loop import QuietWindow, Window, closed_loop
+from backbench.agent.worker.counters import QuietWindow
+from backbench.agent.worker.loop import Window, Work, closed_loop
 
 _FRAMES = 20_000
 _ROUNDS = 7
@@ -19,10 +20,10 @@ def loop_cost_us() -> dict[str, float]:
     for _ in range(_ROUNDS):
         descriptor = table.create(_FRAMES)
         frames = table.FrameTable(descriptor, _FRAMES)
-        frames.touch()
+        frames.prepare(0, _FRAMES)
         with QuietWindow():
             start = time.perf_counter_ns()
-            closed_loop(Window(0, _FRAMES, 0), frames, _no_input, _no_engine, 8, True)
+            closed_loop(Window(0, _FRAMES), frames, Work(_no_input, _no_engine, timed_fill=True))
             elapsed = time.perf_counter_ns() - start
         columns = frames.columns(0, _FRAMES)
         spans = [done - due for done, due in zip(columns["done_ns"], columns["due_ns"], strict=True)]

@@ -58,7 +58,7 @@ def sizes(name: str, file: SkeletonFile) -> list[tuple[int, int]]:
 
 def output_shape(name: str, batch: int) -> tuple[int, ...]:
     """As the model states it."""
-    (output,) = model_facts(read_model(skeleton_path(name)))["outputs"]
+    (output,) = model_facts(read_model(skeleton_path(name)), skeleton_path(name))["outputs"]
     assert output["layout"] == "NC"
     return batch, output["channels"]
 
@@ -121,7 +121,7 @@ def test_all_skeletons_together_are_small_and_each_belongs_to_a_recipe() -> None
 @pytest.mark.parametrize(("name", "file"), SKELETONS)
 def test_every_skeleton_states_what_it_stands_for(name: str, file: SkeletonFile) -> None:
     path, of = skeleton_path(name).with_name(file.file), recipe(name)
-    contract, facts = inspect_input(path), model_facts(read_model(path))
+    contract, facts = inspect_input(path), model_facts(read_model(path), path)
     assert contract.preprocess == of.preprocess
     assert (contract.name, contract.dims, contract.dtype) == ("image", ("batch", 3, "height", "width"), "float")
     assert (facts["schema"], facts["name"], facts["tag"]) == ("backbench.model/1", name, of.timm_tag)
@@ -196,6 +196,6 @@ def test_a_materialised_skeleton_is_a_sound_model_with_every_file_of_its_recipe(
         materialise(skeleton_path(name, (height, width)), path, batch=2, height=height, width=width)
         onnx.checker.check_model(str(path), full_check=True)
         assert inspect_input(path).dims == (2, 3, height, width)
-        assert model_facts(read_model(path))["input"]["dims"] == [2, 3, height, width]
+        assert model_facts(read_model(path), path)["input"]["dims"] == [2, 3, height, width]
         assert not is_skeleton(path)
         path.unlink()

@@ -58,19 +58,29 @@ def test_a_materialised_model_is_sound_fixed_in_size_and_no_skeleton(mobilenet: 
 def test_a_materialised_model_states_its_own_size_and_all_else_that_its_skeleton_states(tmp_path: Path) -> None:
     skeleton = skeleton_path("mobilenetv3_large_100")
     materialise(skeleton, tmp_path / "m.onnx", batch=3, height=40, width=64)
-    before, after = (model_facts(onnx.load(path)) for path in (skeleton, tmp_path / "m.onnx"))
+    before, after = (model_facts(onnx.load(path), path) for path in (skeleton, tmp_path / "m.onnx"))
     assert after["input"]["dims"] == [3, 3, 40, 64]
     before["input"]["dims"] = after["input"]["dims"]
     assert before == after
 
 
-@pytest.mark.parametrize("facts", ["", "null", "[]", '{"input": 7}', "{" * 100_000])
-def test_a_model_that_describes_itself_badly_is_materialised_as_it_is(
+@pytest.mark.parametrize("facts", ["{}", '{"input": 7}', '{"input": []}'])
+def test_a_model_that_does_not_state_its_size_is_materialised_as_it_is(
     facts: str, token_skeleton: onnx.ModelProto, tmp_path: Path
 ) -> None:
     token_skeleton.metadata_props.insert(0, onnx.StringStringEntryProto(key="backbench.model", value=facts))
     materialise(saved(token_skeleton, tmp_path / "s.onnx"), tmp_path / "m.onnx", batch=1, height=32, width=32)
     assert metadata(onnx.load(tmp_path / "m.onnx")) == {"backbench.model": facts}
+
+
+@pytest.mark.parametrize("facts", ["", "null", "[]", "{" * 100_000], ids=["nothing", "null", "a list", "very deep"])
+def test_a_model_that_states_nonsense_of_itself_is_not_materialised(
+    facts: str, token_skeleton: onnx.ModelProto, tmp_path: Path
+) -> None:
+    token_skeleton.metadata_props.insert(0, onnx.StringStringEntryProto(key="backbench.model", value=facts))
+    with pytest.raises(InvalidModel, match="remove it"):
+        materialise(saved(token_skeleton, tmp_path / "s.onnx"), tmp_path / "m.onnx", batch=1, height=32, width=32)
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_materialising_twice_gives_the_same_bytes(mobilenet: Path, tmp_path: Path) -> None:

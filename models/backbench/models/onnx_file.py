@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +11,8 @@ from typing import Any, BinaryIO
 import onnx
 from google.protobuf.message import DecodeError
 
-from backbench.domain.errors import BackbenchError, DiskFull, InvalidModel, StoreUnusable
+from backbench.domain.errors import InvalidModel
+from backbench.models.whole_file import written_whole
 
 LARGEST_FILE = 1_800_000_000
 """Bytes; a protobuf message ends at 2 GiB, and ONNX Runtime needs some room below that."""
@@ -176,31 +174,6 @@ def write_model(destination: Path, frame: onnx.ModelProto, tensors: list[StoredT
             for piece in tensor.pieces():
                 file.write(piece)
         file.write(tail.SerializeToString(deterministic=True))
-
-
-@contextlib.contextmanager
-def written_whole(destination: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `destination` when the block ends well, and not at all otherwise.
-
-    A process that is killed leaves at most a file called `.NAME.XXXXXXXX.part` in the same folder.
-    """
-    part = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(destination)
-    except OSError as error:
-        raise _unwritable(destination, error) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _unwritable(destination: Path, error: OSError) -> BackbenchError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(f"{destination}: the disk is full; free some room and try again")
-    return StoreUnusable(f"{destination}: cannot be written ({error.strerror}); check the folder and its permissions")
 
 
 def _field(number: int, length: int) -> bytes:

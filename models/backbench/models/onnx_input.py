@@ -75,6 +75,8 @@ def inspect_input(path: Path) -> InputContract:
     if not skeleton:
         _check(model, path)
     batch, channels, height, width = dims_of(image)
+    facts = model_facts(model, path)
+    precision, target = facts.get("precision"), facts.get("target")
     return InputContract(
         name=image.name,
         dims=(batch, channels, height, width),
@@ -86,8 +88,8 @@ def inspect_input(path: Path) -> InputContract:
             math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _FLOAT_TYPES
         ),
         skeleton=skeleton,
-        precision=_precision(model),
-        target=model_facts(model).get("target"),
+        precision=precision if precision in ("fp32", "fp16", "int8") else None,
+        target=target if isinstance(target, str) else None,
     )
 
 
@@ -230,18 +232,23 @@ def _check(model: onnx.ModelProto, path: Path) -> None:
         ) from error
 
 
-def model_facts(model: onnx.ModelProto) -> dict[str, Any]:
-    """What the model's metadata says of it under `backbench.model`; empty where it says nothing that can be read."""
-    try:
-        facts = json.loads(metadata(model).get(MODEL_KEY, "{}"))
-    except (ValueError, RecursionError):
+def model_facts(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
+    """What the model's metadata says of it under `backbench.model`; empty where it says nothing.
+
+    Raises InvalidModel where that is no JSON object.
+    """
+    text = metadata(model).get(MODEL_KEY)
+    if text is None:
         return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def _precision(model: onnx.ModelProto) -> str | None:
-    stated = model_facts(model).get("precision")
-    return stated if stated in ("fp32", "fp16", "int8") else None
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidModel(
+            f"{path}: its metadata '{MODEL_KEY}' is not JSON ({first_line(error)}); remove it"
+        ) from error
+    if not isinstance(facts, dict):
+        raise InvalidModel(f"{path}: its metadata '{MODEL_KEY}' is not a JSON object; remove it")
+    return facts
 
 
 def _preprocess(model: onnx.ModelProto, path: Path) -> Preprocess | None:

@@ -12,13 +12,12 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["weight", "offset", "scale", "integer", "index"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _CHUNK = 1 << 20
 _HALF_RANGE_BITS = 23

@@ -9,12 +9,10 @@ It is read on the device, in the process that measures: numpy and the standard l
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
 import os
-import secrets
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -25,8 +23,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from backbench.domain.errors import InvalidArgument, InvalidModel, StoreUnusable
+from backbench.domain.errors import InvalidArgument, InvalidModel
 from backbench.domain.preprocess import Preprocess
+from backbench.models.whole_file import written_whole
 
 SCHEMA = "backbench.reference/1"
 MAX_BYTES = 256_000_000
@@ -111,12 +110,9 @@ class Reference:
 
     def normalised(self, preprocess: Preprocess) -> NDArray[np.float32]:
         """The frames as a model's input, k x 3 x height x width, to the bit as `write_input` makes them."""
-        from backbench.models.preprocessing import normalise_into
+        from backbench.models.preprocessing import normalised_frames
 
-        inputs = np.empty((self.frame_count, 3, self.height, self.width), np.float32)
-        for planes, frame in zip(inputs, self.frames, strict=True):
-            normalise_into(planes, [frame[:, :, channel] for channel in range(3)], preprocess)
-        return inputs
+        return normalised_frames(self.frames, preprocess)
 
 
 def output_errors(reference: Reference, produced: Mapping[str, NDArray[Any]]) -> tuple[OutputError, ...]:
@@ -173,7 +169,8 @@ def write_reference(
         )
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    _write_whole(path, buffer.getbuffer())
+    with written_whole(path) as file:
+        file.write(buffer.getbuffer())
 
 
 def read_reference(path: Path) -> Reference:
@@ -273,17 +270,3 @@ def _output(entry: Mapping[str, Any], values: NDArray[Any], count: int) -> Refer
     if values.dtype != np.float32 or values.shape != (count, kept) or not np.isfinite(values).all():
         raise ValueError(f"the numbers of '{name}' do not match their description")
     return ReferenceOutput(name, shape, step, values)
-
-
-def _write_whole(path: Path, data: memoryview) -> None:
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        raise StoreUnusable(
-            f"{path}: cannot be written ({error.strerror}); check the folder, its permissions and the room on the disk"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

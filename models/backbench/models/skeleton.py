@@ -108,7 +108,7 @@ def materialise(skeleton: Path, destination: Path, *, batch: int, height: int, w
     kept = [entry for entry in frame.metadata_props if entry.key != SKELETON_KEY]
     del frame.metadata_props[:]
     frame.metadata_props.extend(kept)
-    _state_dims(frame, [batch, 3, height, width])
+    _state_dims(frame, skeleton, [batch, 3, height, width])
     write_model(
         destination,
         frame,
@@ -181,9 +181,9 @@ def stored_tensor(tensor: onnx.TensorProto, recipe: TensorRecipe | None, seed: i
     return StoredTensor(tensor, count * dtype.itemsize, partial(random_chunks, recipe, tensor.name, seed, count, dtype))
 
 
-def _state_dims(model: onnx.ModelProto, dims: list[int]) -> None:
+def _state_dims(model: onnx.ModelProto, path: Path, dims: list[int]) -> None:
     """Let a model that describes itself state the size that it was made for, which is not the skeleton's."""
-    facts = model_facts(model)
+    facts = model_facts(model, path)
     if not isinstance(facts.get("input"), dict):
         return
     facts["input"]["dims"] = dims

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+
+_DIGEST_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,12 @@ class Preprocess:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bicubic"
     crop_ratio: float = 0.875
+
+    @property
+    def digest(self) -> str:
+        """A short digest; equal for models that are fed alike."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_DIGITS]
 
 
 IMAGENET_DEFAULT = Preprocess()

@@ -87,6 +87,11 @@ def test_the_size_and_the_batch_are_those_asked_for(backbench: Any) -> None:
     assert document["outputs"][0]["shape"] == [4, 1000]
 
 
+def test_the_parameters_in_torch_are_those_at_the_backbone_s_own_size(backbench: Any) -> None:
+    assert "5.483 M in torch, " in backbench("inspect", MODEL).out
+    assert "5.483 M in torch (at 224x224), " in backbench("inspect", MODEL, "--size", "64").out
+
+
 def test_a_file_is_shown_with_all_that_it_states(backbench: Any, pyramid: Path) -> None:
     document = backbench("inspect", str(pyramid), "--size", "64", "--json").json
     assert document["graph"]["parameters"] == 8 * 27 + 16 * 72

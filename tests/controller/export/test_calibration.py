@@ -11,11 +11,11 @@ from PIL import Image
 from backbench.controller.export.calibration import (
     HELD_OUT_LIMIT,
     ImageBatches,
-    calibration_images,
     calibration_set,
     shipped_photographs,
     shipped_set,
 )
+from backbench.controller.export.images import find_images
 from backbench.domain.errors import InvalidArgument, InvalidImage
 from backbench.domain.preprocess import Preprocess
 from backbench.models.preprocessing import write_input
@@ -64,13 +64,13 @@ def test_a_limit_of_nothing_is_refused() -> None:
 
 def test_a_folder_gives_its_images_by_name(tmp_path: Path) -> None:
     greys(tmp_path, 3)
-    assert calibration_images(tmp_path / "0.png") == (tmp_path / "0.png",)
-    assert [path.name for path in calibration_images(tmp_path)] == ["0.png", "1.png", "2.png"]
+    assert find_images(tmp_path / "0.png") == (tmp_path / "0.png",)
+    assert [path.name for path in find_images(tmp_path)] == ["0.png", "1.png", "2.png"]
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgument, match="no images in this folder"):
-        calibration_images(tmp_path)
+        find_images(tmp_path)
 
 
 def test_the_shipped_photographs_calibrate_where_nobody_gave_images() -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from backbench.controller.analysis.graph import analyse
 from backbench.controller.export.exporter import Conversion, Exported, export
-from backbench.controller.export.manifest import preprocess_digest, reference_beside
+from backbench.controller.export.manifest import reference_beside
 from backbench.controller.export.request import ExportRequest
 from backbench.domain.errors import UnknownBackbone
 from backbench.domain.preprocess import Preprocess
@@ -126,7 +126,7 @@ def test_the_manifest_says_the_same_and_whose_it_is(exports: Exports) -> None:
     assert manifest["reference_sha256"] == hashlib.sha256(files.reference.read_bytes()).hexdigest()
     assert manifest["model"] == json.loads(metadata(model)[MODEL_KEY])
     assert manifest["preprocess"] == json.loads(metadata(model)[PREPROCESS_KEY])
-    assert manifest["preprocess_digest"] == preprocess_digest(catalog.recipe("resnet18").preprocess)
+    assert manifest["preprocess_digest"] == catalog.recipe("resnet18").preprocess.digest
     assert manifest["precision"] is None
     verification = manifest["verification"]
     assert verification["against"].startswith("torch ")

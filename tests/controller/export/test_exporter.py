@@ -18,7 +18,6 @@ from backbench.controller.export.exporter import Conversion, Exported, check_des
 from backbench.controller.export.manifest import (
     SideFiles,
     manifest_beside,
-    preprocess_digest,
     read_manifest,
     reference_beside,
 )
@@ -147,7 +146,7 @@ def test_every_figure_of_a_manifest_can_be_checked(tmp_path: Path, graphs: Any) 
     assert (manifest["size_bytes"], manifest["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
     assert manifest["content_sha256"] == content_sha256(model)
     assert manifest["reference_sha256"] == hashlib.sha256(exported.files.reference.read_bytes()).hexdigest()
-    assert manifest["model"] == model_facts(model)
+    assert manifest["model"] == model_facts(model, exported.files.model)
     assert manifest["preprocess"] == graphs.preprocess
     assert manifest["verification"] is None
     assert exported.export_s is None
@@ -162,21 +161,30 @@ def test_the_digest_of_the_preprocessing_sees_every_part_of_it() -> None:
     parts: list[dict[str, Any]] = [
         {"mean": (0.5, 0.5, 0.5)}, {"std": (0.5, 0.5, 0.5)}, {"interpolation": "bilinear"}, {"crop_ratio": 0.5},
     ]  # fmt: skip
-    digests = {preprocess_digest(replace(IMAGENET_DEFAULT, **part)) for part in parts}
-    digests.add(preprocess_digest(IMAGENET_DEFAULT))
+    digests = {replace(IMAGENET_DEFAULT, **part).digest for part in parts}
+    digests.add(IMAGENET_DEFAULT.digest)
     assert len(digests) == 5
     assert {len(digest) for digest in digests} == {16}
-    assert preprocess_digest(replace(IMAGENET_DEFAULT)) == preprocess_digest(IMAGENET_DEFAULT)
+    assert replace(IMAGENET_DEFAULT).digest == IMAGENET_DEFAULT.digest
 
 
-def test_a_model_that_says_nothing_of_itself_or_nonsense_is_converted_all_the_same(tmp_path: Path, graphs: Any) -> None:
+def test_a_model_that_says_nothing_of_itself_is_converted_all_the_same(tmp_path: Path, graphs: Any) -> None:
+    source = graphs.saved(graphs.cnn(facts=None), tmp_path)
+    exported = convert_file(source, 1, 32, 32, Conversion("fp16"), tmp_path / "half.onnx", nothing)
+    assert exported.manifest["model"] is None
+    assert exported.manifest["preprocess_digest"] == IMAGENET_DEFAULT.digest
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000], ids=["cut short", "a list", "very deep"])
+def test_a_model_that_says_nonsense_of_itself_is_refused(tmp_path: Path, graphs: Any, text: str) -> None:
     nonsense = graphs.cnn(facts=None)
-    nonsense.metadata_props.append(onnx.StringStringEntryProto(key="backbench.model", value="{"))
-    for made in (graphs.cnn(facts=None), nonsense):
-        source = graphs.saved(made, tmp_path)
-        exported = convert_file(source, 1, 32, 32, Conversion("fp16"), tmp_path / "half.onnx", nothing)
-        assert exported.manifest["model"] is None
-        assert exported.manifest["preprocess_digest"] == preprocess_digest(IMAGENET_DEFAULT)
+    nonsense.metadata_props.append(onnx.StringStringEntryProto(key="backbench.model", value=text))
+    source = graphs.saved(nonsense, tmp_path)
+    message = refused(
+        lambda: convert_file(source, 1, 32, 32, Conversion("fp16"), tmp_path / "half.onnx", nothing), InvalidModel
+    )
+    assert "metadata 'backbench.model' is not" in message
+    assert message.endswith("remove it")
 
 
 def test_a_skeleton_is_converted_at_the_size_that_is_asked_for(tmp_path: Path) -> None:
@@ -266,6 +274,27 @@ def test_a_manifest_that_is_none_is_not_taken(text: str, placed: Exported) -> No
     placed.files.manifest.write_bytes(text.encode(errors="surrogateescape"))
     assert read_manifest(placed.files.manifest) is None
     assert manifest_beside(placed.files.model) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"model": "resnet18"},
+        {"verification": 1},
+        {"precision": {}},
+        {"precision": {"outputs": [1]}},
+        {"precision": {"held_out_image_count": None}},
+    ],
+)
+def test_a_manifest_of_another_form_is_not_taken(changed: dict[str, Any], tmp_path: Path, graphs: Any) -> None:
+    source = graphs.saved(graphs.cnn(), tmp_path)
+    files = convert_file(source, 1, 32, 32, Conversion("int8"), tmp_path / "small.onnx", nothing).files
+    manifest = read_manifest(files.manifest)
+    assert manifest is not None
+    for part, value in changed.items():
+        manifest[part] = {**manifest[part], **value} if isinstance(value, dict) and value else value
+    files.manifest.write_text(json.dumps(manifest))
+    assert manifest_beside(files.model) is None
 
 
 def test_files_lie_beside_a_model_whose_name_has_dots() -> None:

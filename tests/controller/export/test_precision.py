@@ -20,7 +20,7 @@ import pytest
 
 from backbench.controller.export.calibration import calibration_set, shipped_photographs, shipped_set
 from backbench.controller.export.precision import convert
-from backbench.domain.errors import BackendUnavailable, InvalidImage, InvalidModel, StoreUnusable
+from backbench.domain.errors import InvalidArgument, InvalidImage, InvalidModel, StoreUnusable
 from backbench.models.onnx_input import MODEL_KEY, PREPROCESS_KEY, SKELETON_KEY, metadata
 
 
@@ -213,5 +213,5 @@ def test_a_missing_folder_is_named_before_the_work_begins(graphs: Any, tmp_path:
 
 def test_without_onnx_runtime_the_remedy_is_named(graphs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BackendUnavailable, match="pip install onnxruntime"):
+    with pytest.raises(InvalidArgument, match=r"pip install 'backbench\[controller\]'"):
         convert(graphs.saved(graphs.cnn(), tmp_path), tmp_path / "result.onnx", "int8", "cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +21,9 @@ _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 _PROVIDER = "CPUExecutionProvider"
 _PRECISIONS = ("as-model", "fp32", "fp16", "int8")
 """What a model holds: it is executed as it is."""
+_OLDEST_OPSET = 7
+_IR_VERSION = 8
+"""Of a model whose opset is tried: every ONNX Runtime of the last years reads it."""
 
 
 class OnnxRuntimeCpu:
@@ -40,7 +44,12 @@ class OnnxRuntimeCpu:
             reason = f"onnxruntime does not import: {str(error).splitlines()[0]}"
             return BackendDescription(self.name, available=False, reason=reason)
         return BackendDescription(
-            self.name, available=True, version=module.__version__, providers=(_PROVIDER,), precisions=_PRECISIONS
+            self.name,
+            available=True,
+            version=module.__version__,
+            providers=(_PROVIDER,),
+            precisions=_PRECISIONS,
+            max_opset=_newest_opset(module),
         )
 
     def load(self) -> None:
@@ -150,6 +159,27 @@ def _buffer(output: Any) -> NDArray[np.generic] | None:
     if output.type not in types or not all(isinstance(size, int) and size > 0 for size in output.shape):
         return None
     return np.zeros(output.shape, types[output.type])
+
+
+def _newest_opset(module: Any) -> int | None:
+    """The newest opset of which a model of one operator opens; None where none does, or onnx is missing.
+
+    ONNX Runtime does not tell it, and its version does not either: boards have builds of their own.
+    """
+    try:
+        from onnx import TensorProto, defs, helper
+    except (ImportError, OSError):
+        return None
+    number = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "one", number[:1], number[1:])
+    options = module.SessionOptions()
+    options.log_severity_level = 4
+    for opset in range(defs.onnx_opset_version(), _OLDEST_OPSET - 1, -1):
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
+        with contextlib.suppress(Exception):  # its errors have no base of their own
+            module.InferenceSession(model.SerializeToString(), options, providers=[_PROVIDER])
+            return opset
+    return None
 
 
 def _version(distribution: str) -> str:

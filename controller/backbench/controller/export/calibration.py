@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from backbench.controller.export.images import find_images
-from backbench.domain.errors import InvalidArgument, InvalidImage
+from backbench.controller.export.images import read_image
+from backbench.domain.errors import InvalidArgument
 from backbench.domain.preprocess import Preprocess
-from backbench.models.preprocessing import decode_image, write_input
+from backbench.models.preprocessing import write_input
 
 CALIBRATION_LIMIT = 128
 HELD_OUT_LIMIT = 64
@@ -40,25 +39,10 @@ class CalibrationSet:
         return not set(self.calibration) & set(self.held_out)
 
 
-def calibration_images(folder_or_image: Path) -> tuple[Path, ...]:
-    """The image at a path, or those in the folder there, by name; raises InvalidArgument where there is none."""
-    return find_images(folder_or_image)
-
-
 def shipped_photographs() -> tuple[Path, ...]:
     """The photographs that come with Backbench, by name: real images, for where nobody gave any."""
     folder = Path(str(files("backbench.models"))) / "photos"
     return tuple(sorted(path for path in folder.iterdir() if path.suffix == ".jpg"))
-
-
-def read_image(path: Path) -> Image.Image:
-    """The image at `path`; raises InvalidImage, naming the file, where it cannot be read or decoded."""
-    try:
-        return decode_image(path.read_bytes())
-    except OSError as error:
-        raise InvalidImage(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    except InvalidImage as error:
-        raise InvalidImage(f"{path}: {error.message}") from error
 
 
 def calibration_set(

@@ -8,25 +8,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from backbench.controller.export.calibration import CalibrationSet
 from backbench.controller.export.conversion_worker import ConversionJob
 from backbench.controller.export.manifest import SideFiles, manifest_of
 from backbench.controller.export.process import Note, convert_in_child, export_with_torch
-from backbench.controller.export.request import ExportRequest
+from backbench.controller.export.request import ExportRequest, Precision, Target
 from backbench.controller.export.scratch import scratch_folder
 from backbench.domain.errors import InvalidArgument
 from backbench.domain.preprocess import IMAGENET_DEFAULT
 from backbench.models import catalog
-from backbench.models.onnx_file import read_model, written_whole
+from backbench.models.onnx_file import read_model
 from backbench.models.onnx_input import inspect_input
 from backbench.models.reference import read_reference
-
-Precision = Literal["fp32", "fp16", "int8"]
-Target = Literal["cpu", "tensorrt"]
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-TARGETS: tuple[Target, ...] = ("cpu", "tensorrt")
+from backbench.models.whole_file import written_whole
 
 
 @dataclass(frozen=True, slots=True)

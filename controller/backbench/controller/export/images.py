@@ -1,8 +1,10 @@
-"""The images of a run: found, and decoded once here before anything is sent."""
+"""The user's images: found, and decoded once before anything is made of them or sent."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from PIL import Image
 
 from backbench.domain.errors import InvalidArgument, InvalidImage
 from backbench.models.preprocessing import decode_image
@@ -21,17 +23,15 @@ def find_images(inputs: Path) -> tuple[Path, ...]:
     else:
         raise InvalidArgument(f"{inputs}: no such file or folder; check the path")
     for path in found:
-        check_image(path)
+        read_image(path)
     return tuple(found)
 
 
-def check_image(path: Path) -> None:
-    """Raises InvalidImage, naming the file, unless it can be decoded."""
+def read_image(path: Path) -> Image.Image:
+    """The image at `path`; raises InvalidImage, naming the file, where it cannot be read or decoded."""
     try:
-        data = path.read_bytes()
+        return decode_image(path.read_bytes())
     except OSError as error:
         raise InvalidImage(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    try:
-        decode_image(data)
     except InvalidImage as error:
         raise InvalidImage(f"{path}: {error.message}") from error

@@ -16,7 +16,22 @@ from backbench.models.hygiene import content_sha256
 from backbench.models.onnx_input import model_facts
 
 SCHEMA = "backbench.manifest/1"
-_DIGEST_DIGITS = 16
+_NONE = type(None)
+_CONVERSION: Mapping[str, tuple[type, ...]] = {
+    "precision": (str,),
+    "target": (str,),
+    "scheme": (str,),
+    "note": (str, _NONE),
+    "images": (str,),
+    "calibration_image_count": (int, _NONE),
+    "held_out_image_count": (int,),
+    "held_out_independent": (bool,),
+    "outputs": (list,),
+    "mac_operator_count": (int,),
+    "converted_mac_operator_count": (int,),
+    "float_operators": (dict,),
+}
+_OUTPUT = {"name", "sqnr_db", "cosine", "top1_agreement"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +51,6 @@ class SideFiles:
         return self.model.with_suffix(".reference.npz")
 
 
-def preprocess_digest(preprocess: Preprocess) -> str:
-    """A short digest of how an image becomes the input; equal for models that are fed alike."""
-    canonical = json.dumps(asdict(preprocess), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGEST_DIGITS]
-
-
 def manifest_of(
     model: onnx.ModelProto,
     data: bytes,
@@ -58,9 +67,9 @@ def manifest_of(
         "size_bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "content_sha256": content_sha256(model),
-        "model": model_facts(model) or None,
+        "model": model_facts(model, Path(file)) or None,
         "preprocess": asdict(preprocess),
-        "preprocess_digest": preprocess_digest(preprocess),
+        "preprocess_digest": preprocess.digest,
         "verification": None if verification is None else dict(verification),
         "precision": None if precision is None else dict(precision),
         "reference_sha256": reference_sha256,
@@ -82,12 +91,25 @@ def reference_beside(model: Path, manifest: Mapping[str, Any] | None) -> Path | 
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest in a file; None where there is none that can be read."""
+    """The manifest in a file; None where there is none that can be read, or its form is another."""
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("schema") == SCHEMA else None
+    return manifest if isinstance(manifest, dict) and _is_sound(manifest) else None
+
+
+def _is_sound(manifest: Mapping[str, Any]) -> bool:
+    """Whether the parts that a run's document and its words are made from have the form that `manifest_of` gives."""
+    model, verification, precision = (manifest.get(part) for part in ("model", "verification", "precision"))
+    if manifest.get("schema") != SCHEMA or not all(
+        part is None or isinstance(part, dict) for part in (model, verification, precision)
+    ):
+        return False
+    return precision is None or (
+        all(isinstance(precision.get(name), kinds) for name, kinds in _CONVERSION.items())
+        and all(isinstance(row, dict) and row.keys() >= _OUTPUT for row in precision["outputs"])
+    )
 
 
 def file_sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from backbench.domain.errors import BackendUnavailable, InvalidModel
+from backbench.domain.errors import InvalidArgument, InvalidModel
 from backbench.models.onnx_file import first_line
 
 _ERROR = 3
@@ -18,12 +18,13 @@ _ERROR = 3
 
 
 def import_ort(module: str = "onnxruntime") -> Any:
-    """The module of ONNX Runtime with this name; raises BackendUnavailable, saying what brings it, without one."""
+    """The module of ONNX Runtime with this name; raises InvalidArgument, saying what brings it, without one."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise BackendUnavailable(
-            f"onnxruntime is not installed or does not import ({first_line(error)}); pip install onnxruntime"
+        raise InvalidArgument(
+            f"onnxruntime is not installed or does not import ({first_line(error)}); install it:"
+            " pip install 'backbench[controller]'"
         ) from error
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -23,19 +23,19 @@ from backbench.controller.export.fidelity import OutputComparison, OutputFidelit
 from backbench.controller.export.ort import import_ort, open_session
 from backbench.controller.export.quantization import (
     OutOfRange,
-    Target,
     fp16_model,
     int8_model,
     int8_scheme,
     out_of_half_range,
 )
+from backbench.controller.export.request import Reduced, Target
 from backbench.controller.export.scratch import scratch_folder
 from backbench.domain.errors import InvalidModel, StoreUnusable
 from backbench.domain.preprocess import IMAGENET_DEFAULT, Preprocess
-from backbench.models.onnx_file import read_model, written_whole
-from backbench.models.onnx_input import MODEL_KEY, InputContract, inspect_input, metadata
+from backbench.models.onnx_file import read_model
+from backbench.models.onnx_input import MODEL_KEY, InputContract, inspect_input, model_facts
+from backbench.models.whole_file import written_whole
 
-Precision = Literal["fp16", "int8"]
 Dims = tuple[int, int, int, int]
 
 RANDOM_NOTE = "random weights: the errors say nothing about accuracy"
@@ -50,7 +50,7 @@ class PrecisionReport:
     come from, where it says so.
     """
 
-    precision: Precision
+    precision: Reduced
     target: str
     scheme: str
     weights: str | None
@@ -101,7 +101,7 @@ class PrecisionReport:
 def convert(
     source: Path,
     destination: Path,
-    precision: Precision,
+    precision: Reduced,
     target: Target,
     *,
     inputs: CalibrationSet | None = None,
@@ -111,7 +111,7 @@ def convert(
 
     Without `inputs` the shipped photographs calibrate and judge; without `preprocess` what the model states holds, or
     else ImageNet's. An fp16 model suits every target. The same arguments give the same bytes, and an error leaves no
-    file. Raises InvalidModel for a model that cannot be converted, BackendUnavailable without ONNX Runtime.
+    file. Raises InvalidModel for a model that cannot be converted, InvalidArgument without ONNX Runtime.
     """
     runtime = f"onnxruntime {import_ort().__version__}"
     if not destination.parent.is_dir():
@@ -172,11 +172,11 @@ def _subject(source: Path, preprocess: Preprocess | None) -> _Subject:
     model = read_model(source)
     dims = _fixed_dims(source, contract, model)
     used = preprocess or contract.preprocess or IMAGENET_DEFAULT
-    return _Subject(source, model, contract, dims, used, _facts(metadata(model).get(MODEL_KEY)))
+    return _Subject(source, model, contract, dims, used, model_facts(model, source))
 
 
 def _converted(
-    subject: _Subject, precision: Precision, target: Target, chosen: CalibrationSet
+    subject: _Subject, precision: Reduced, target: Target, chosen: CalibrationSet
 ) -> tuple[onnx.ModelProto, str]:
     try:
         if precision == "fp16":
@@ -209,16 +209,7 @@ def _fixed_dims(source: Path, contract: InputContract, model: onnx.ModelProto) -
     return cast(Dims, contract.dims)
 
 
-def _facts(text: str | None) -> dict[str, Any]:
-    """What the model says of itself; empty where it says nothing that can be read."""
-    try:
-        facts = json.loads(text) if text else {}
-    except ValueError:
-        return {}
-    return facts if isinstance(facts, dict) else {}
-
-
-def _quantization(precision: Precision, scheme: str, chosen: CalibrationSet, runtime: str) -> dict[str, Any] | None:
+def _quantization(precision: Reduced, scheme: str, chosen: CalibrationSet, runtime: str) -> dict[str, Any] | None:
     if precision == "fp16":
         return None
     count = len(chosen.calibration)
@@ -228,7 +219,7 @@ def _quantization(precision: Precision, scheme: str, chosen: CalibrationSet, run
 def _restate(
     model: onnx.ModelProto,
     facts: dict[str, Any],
-    precision: Precision,
+    precision: Reduced,
     target: str,
     quantization: dict[str, Any] | None,
 ) -> None:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.numpy_helper
 
 from backbench.controller.export.ort import import_ort, quiet
+from backbench.controller.export.request import Target
 from backbench.controller.export.scratch import scratch_folder
 from backbench.domain.errors import BackbenchError, InvalidModel
 from backbench.models.onnx_file import first_line
 from backbench.models.onnx_input import metadata
-
-Target = Literal["cpu", "tensorrt"]
 
 _HALF_LARGEST, _HALF_SMALLEST = 65504.0, 5.96e-08
 _FACTORS = ["Conv", "MatMul", "Gemm"]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backbench.controller.export.calibration import read_image, shipped_photographs
+from backbench.controller.export.calibration import shipped_photographs
+from backbench.controller.export.images import read_image
 from backbench.controller.export.ort import import_ort, open_session
 from backbench.domain.errors import InvalidModel
 from backbench.domain.preprocess import Preprocess

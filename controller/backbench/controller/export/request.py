@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from backbench.domain.errors import InvalidArgument
 
@@ -12,6 +13,13 @@ RANDOM, PRETRAINED = "random", "pretrained"
 DEFAULT_OPSET = 20
 LOWEST_OPSET, HIGHEST_OPSET = 17, 23
 DYNAMIC = ("batch", "size")
+Reduced = Literal["fp16", "int8"]
+"""What an fp32 model can be converted to."""
+Precision = Literal["fp32", Reduced]
+Target = Literal["cpu", "tensorrt"]
+"""What an int8 model is laid out for."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TARGETS: tuple[Target, ...] = get_args(Target)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from backbench.controller.export.size_fit import Sample, canonical, differences,
 from backbench.controller.export.torch_export import onnx_from_torch
 from backbench.controller.export.torch_model import torch_model
 from backbench.models.calibration import calibrated
-from backbench.models.onnx_file import written_whole
 from backbench.models.recipe import Recipe, SkeletonFile
 from backbench.models.size_expression import InputSize
 from backbench.models.skeleton import skeleton_from_onnx
+from backbench.models.whole_file import written_whole
 
 _USUAL_SIDE = 224
 _BATCHES = (1, 3, 2, 1)

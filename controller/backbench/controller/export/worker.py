@@ -113,7 +113,7 @@ def _photographs(preprocess: Preprocess, height: int, width: int) -> NDArray[np.
 def _write_model(model: TorchModel, request: ExportRequest, path: Path) -> int:
     """Export to `path`; how many convolutions and matrix products there are. The message is gone from memory then."""
     from backbench.controller.export.torch_export import layer_count, onnx_from_torch
-    from backbench.models.onnx_file import written_whole
+    from backbench.models.whole_file import written_whole
 
     onnx_model = onnx_from_torch(model, request)
     with written_whole(path) as file:

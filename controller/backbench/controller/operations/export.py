@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbench.controller.export.calibration import CalibrationSet, calibration_images, calibration_set
-from backbench.controller.export.exporter import (
-    PRECISIONS,
-    TARGETS,
-    Conversion,
-    Exported,
-    check_destination,
-    export,
-)
+from backbench.controller.export.calibration import CalibrationSet, calibration_set
+from backbench.controller.export.exporter import Conversion, Exported, check_destination, export
+from backbench.controller.export.images import find_images
 from backbench.controller.export.process import Note
-from backbench.controller.export.request import DEFAULT_OPSET, PRETRAINED, RANDOM, ExportRequest
+from backbench.controller.export.request import (
+    DEFAULT_OPSET,
+    PRECISIONS,
+    PRETRAINED,
+    RANDOM,
+    TARGETS,
+    ExportRequest,
+)
 from backbench.controller.operations.models import parse_size
 from backbench.domain.errors import InvalidArgument
 
@@ -73,7 +74,7 @@ def conversion_of(precision: str, target: str | None, calibration: Path | None) 
     if calibration is not None:
         if precision == "fp32":
             raise InvalidArgument("--calibration is of no use for fp32; add --precision int8, or leave it away")
-        images = calibration_set(calibration_images(calibration))
+        images = calibration_set(find_images(calibration))
     return Conversion(precision, target, images)
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import onnx
-
 from backbench.controller.analysis.graph import GraphAnalysis, OutputReach, Roofline, analyse, roofline, to_document
 from backbench.controller.operations.models import ModelFile, parse_size, resolve_model
-from backbench.domain.errors import InvalidArgument, InvalidModel
+from backbench.domain.errors import InvalidArgument
 from backbench.models import catalog
 from backbench.models.graph import shaped_graph
-from backbench.models.onnx_input import MODEL_KEY, metadata
+from backbench.models.onnx_input import model_facts
 
 if TYPE_CHECKING:
     from backbench.controller.store import Store
@@ -64,6 +61,7 @@ class Inspection:
             "input": {"name": contract.name, "dims": list(contract.dims), "dtype": contract.dtype},
             "preprocess": {**asdict(self.model.preprocess), "assumed": self.model.preprocess_assumed},
             "torch_parameters": torch_parameters(self),
+            "torch_parameters_size": list(self.model.recipe.size) if self.model.recipe else None,
             "licence": licence(self),
             "weights": self.stated.get("weights"),
             "stated": dict(self.stated) or None,
@@ -84,7 +82,7 @@ def inspect_model(request: InspectRequest, store: Store | None = None) -> Inspec
     model.check_batch(request.batch)
     path = model.path if model.recipe is None else catalog.skeleton_path(model.name, (height, width))
     graph = shaped_graph(path, batch=request.batch, height=height, width=width)
-    stated = stated_facts(graph, model)
+    stated = model_facts(graph, model.path)
     layouts = {name: row["layout"] for name, row in stated_outputs(stated).items() if row.get("layout") in _LAYOUTS}
     analysis = analyse(graph, layouts=layouts)
     bounds = None
@@ -98,20 +96,6 @@ def inspect_model(request: InspectRequest, store: Store | None = None) -> Inspec
     return Inspection(model, (height, width), request.batch, stated, analysis, request.device, bounds)
 
 
-def stated_facts(graph: onnx.ModelProto, model: ModelFile) -> dict[str, Any]:
-    """What the file states under `backbench.model`; empty if nothing. Raises InvalidModel if it is no object."""
-    text = metadata(graph).get(MODEL_KEY)
-    if text is None:
-        return {}
-    try:
-        facts = json.loads(text)
-    except ValueError as error:
-        raise InvalidModel(f"{model.path}: its metadata '{MODEL_KEY}' is not JSON ({error}); remove it") from error
-    if not isinstance(facts, dict):
-        raise InvalidModel(f"{model.path}: its metadata '{MODEL_KEY}' is not a JSON object; remove it")
-    return facts
-
-
 def stated_outputs(stated: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The output contract that the file states, by output."""
     rows = stated.get("outputs")
@@ -123,7 +107,10 @@ def stated_outputs(stated: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def torch_parameters(inspection: Inspection) -> int | None:
-    """How many parameters the torch module had, before anything was folded; None where nothing says so."""
+    """How many parameters the torch module had, before anything was folded; None where nothing says so.
+
+    A backbone of the catalogue states those of its own size; tables of positions grow with the size.
+    """
     stated = inspection.stated.get("params")
     if isinstance(stated, int):
         return stated

@@ -29,10 +29,11 @@ from backbench.controller.export.request import PRETRAINED, RANDOM, ExportReques
 from backbench.controller.export.scratch import scratch_folder
 from backbench.controller.operations.models import ModelFile, Size
 from backbench.domain.errors import InvalidArgument
-from backbench.models.onnx_file import read_model, written_whole
+from backbench.models.onnx_file import read_model
 from backbench.models.onnx_input import inspect_input
 from backbench.models.recipe import Recipe
 from backbench.models.skeleton import skeleton_from_onnx
+from backbench.models.whole_file import written_whole
 
 _FORMAT = "1"
 """Raise it when the same request would be made differently, so that older files are not taken for new ones."""

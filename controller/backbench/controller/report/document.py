@@ -124,7 +124,7 @@ def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
         "scenario": _scenario(spec.scenario),
         "percentile_rule": RULE,
         "preprocess": asdict(spec.preprocess) if images else None,
-        "preprocess_digest": _digest(asdict(spec.preprocess)) if images else None,
+        "preprocess_digest": spec.preprocess.digest if images else None,
         "inputs_digest": _digest(images or [spec.inputs.seed, spec.inputs.synthetic_count]),
         "telemetry_rate_hz": spec.telemetry_rate_hz,
         "regime": spec.regime,

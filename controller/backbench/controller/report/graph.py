@@ -95,7 +95,11 @@ def _facts(document: Mapping[str, Any]) -> Table:
 def _parameters(document: Mapping[str, Any]) -> str:
     graph, in_torch = document["graph"], document["model"]["torch_parameters"]
     stored = f"{_count(graph['parameters'])} stored, {_size(graph['weight_bytes'])}"
-    return stored if in_torch is None else f"{_count(in_torch)} in torch, {stored}"
+    if in_torch is None:
+        return stored
+    own = document["model"]["torch_parameters_size"]
+    at = "" if own in (None, document["model"]["size"]) else f" (at {own[0]}x{own[1]})"
+    return f"{_count(in_torch)} in torch{at}, {stored}"
 
 
 def _stated_rows(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -1,0 +1,38 @@
+"""Writing a file so that it is whole when it appears."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from backbench.domain.errors import BackbenchError, DiskFull, StoreUnusable
+
+
+@contextlib.contextmanager
+def written_whole(destination: Path) -> Iterator[BinaryIO]:
+    """A file that appears at `destination` when the block ends well, and not at all otherwise.
+
+    A process that is killed leaves at most a file called `.NAME.XXXXXXXX.part` in the same folder.
+    """
+    part = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(destination)
+    except OSError as error:
+        raise _unwritable(destination, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _unwritable(destination: Path, error: OSError) -> BackbenchError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{destination}: the disk is full; free some room and try again")
+    return StoreUnusable(f"{destination}: cannot be written ({error.strerror}); check the folder and its permissions")
