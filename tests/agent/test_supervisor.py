@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from backbench.agent.supervisor import Stopped, Watchdog, Worker, prepare_model
+from backbench.agent.supervisor import Stopped, Watchdog, Worker, prepare_model, run_together
 from backbench.agent.worker.job import Job
 from backbench.domain.frame import FrameBlock
 from backbench.domain.run import SECOND_NS, FailureReason, RunFailure
@@ -88,7 +88,7 @@ async def test_the_memory_pass_gives_every_phase_and_no_frames(make_job: MakeJob
     assert recorded.blocks == []
     assert recorded.worker.report is not None
     memory = recorded.worker.report["memory"]
-    assert [phase["name"] for phase in memory][-3:] == ["inputs", "first_inference", "steady"]
+    assert [phase["name"] for phase in memory][-3:] == ["first_inference", "steady", "after_free"]
     assert all(phase["peak_bytes"] >= phase["resident_bytes"] * 0.95 > 0 for phase in memory)
 
 
@@ -231,3 +231,56 @@ async def test_a_skeleton_is_made_ready_and_a_damaged_one_is_refused(tmp_path: P
     assert failure.reason is FailureReason.INVALID_MODEL
     assert not (tmp_path / "x.onnx").exists()
     assert not any(name.endswith(".part") for name in os.listdir(tmp_path))  # noqa: PTH208
+
+
+def together(*jobs: Job) -> tuple[list[Worker], dict[int, list[FrameBlock]]]:
+    blocks: dict[int, list[FrameBlock]] = {place: [] for place in range(len(jobs))}
+    workers = [Worker(job, 0, blocks[place].append, lambda *_: None, stream=place) for place, job in enumerate(jobs)]
+    return workers, blocks
+
+
+def watchdog(stop: asyncio.Event) -> Watchdog:
+    return Watchdog(60 * SECOND_NS, time.perf_counter_ns() + 60 * SECOND_NS, stop)
+
+
+async def test_engines_at_once_begin_their_timed_windows_when_the_last_one_is_ready(make_job: MakeJob) -> None:
+    workers, blocks = together(make_job(gated=True, frame_count=200), make_job(gated=True, frame_count=200))
+    assert await run_together(workers, watchdog(asyncio.Event())) is None
+    starts, ends = [], []
+    for place, worker in enumerate(workers):
+        assert {block.stream for block in blocks[place]} == {place}
+        assert sum(len(block.index) for block in blocks[place]) == 205
+        assert worker.report is not None
+        starts.append(worker.report["window_start_ns"])
+        warm_up = [done for block in blocks[place] for done, tag in zip(block.done_ns, block.tags, strict=True) if tag]
+        ends.append(max(done for done in warm_up if done is not None))
+    assert min(starts) > max(ends)
+
+
+async def test_when_one_of_several_engines_fails_the_others_are_ended(make_job: MakeJob, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    workers, _ = together(make_job(gated=True, frame_count=200), make_job(gated=True, model_path=str(broken)))
+    failure = await run_together(workers, watchdog(asyncio.Event()))
+    assert failure is not None
+    assert failure.reason is FailureReason.INVALID_MODEL
+    assert worker_processes() == []
+
+
+async def test_several_engines_that_are_asked_to_stop_leave_no_process(make_job: MakeJob) -> None:
+    workers, _ = together(*(make_job(gated=True, frame_count=ENDLESS) for _ in range(2)))
+    stop = asyncio.Event()
+    running = asyncio.ensure_future(run_together(workers, watchdog(stop)))
+    await asyncio.gather(*(worker.ready.wait() for worker in workers))
+    stop.set()
+    with pytest.raises(Stopped):
+        await running
+    assert worker_processes() == []
+
+
+async def test_a_limit_that_is_too_small_is_out_of_memory_and_names_the_phase(make_job: MakeJob) -> None:
+    recorded = Recorded(make_job(memory_limit_bytes=20_000_000))
+    failure = await recorded.run()
+    assert failure is not None
+    assert failure.reason is FailureReason.OUT_OF_MEMORY
+    assert failure.message.startswith("out of memory in phase ")

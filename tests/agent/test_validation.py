@@ -7,18 +7,69 @@ from typing import Any
 
 import pytest
 
-from backbench.agent.validation import check_spec
+from backbench.agent.validation import FEATURES, check_spec
 from backbench.domain.device import Limits
 from backbench.domain.errors import InvalidRunSpec
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.preprocess import Preprocess
-from backbench.domain.run import BackendSpec, ImageRef, InputSpec, ModelRef, RunSpec, Scenario, ScenarioName
+from backbench.domain.run import BackendSpec, ImageRef, InputSpec, ModelRef, QueuePolicy, RunSpec, Scenario
+from backbench.domain.run import ScenarioName as Name
 
 SPEC = RunSpec(new_run_id(), ModelRef("m", "a" * 64, "file"), 224, 224)
+SECOND = 10**9
+QUEUE: dict[str, Any] = {"queue_policy": QueuePolicy.LATEST, "queue_depth": 1}
+PACED = Scenario(Name.PACED, rate_mhz=30_000, **QUEUE)
+LIMITS = Limits(memory_limit_floor_bytes=40_000_000)
 
 
 def test_an_ordinary_specification_passes() -> None:
     check_spec(SPEC, Limits())
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        Scenario(),
+        Scenario(frame_count=None, duration_ns=SECOND),
+        PACED,
+        replace(PACED, frame_count=None, duration_ns=30 * SECOND, deadline_ns=1),
+        Scenario(Name.PACED, rate_mhz=1, queue_policy=QueuePolicy.UNBOUNDED),
+        Scenario(Name.POISSON, rate_mhz=10**6, seed=7, **QUEUE),
+        Scenario(Name.TRACE, trace_sha256="b" * 64, **QUEUE),
+        Scenario(Name.OFFLINE),
+        Scenario(Name.STREAMS, streams=64),
+        Scenario(Name.STREAMS, streams=2, rate_mhz=30_000, **QUEUE),
+        Scenario(Name.SOAK, frame_count=None, duration_ns=600 * SECOND),
+        Scenario(Name.SOAK, frame_count=None, duration_ns=600 * SECOND, rate_mhz=30_000, **QUEUE),
+        Scenario(Name.IDLE_FIRE),
+        Scenario(Name.IDLE_FIRE, idle_gap_ns=3600 * SECOND),
+        Scenario(Name.SWEEP, miss_ratio_ppm=10_000, **QUEUE),
+    ],
+)
+def test_every_scenario_passes_with_what_it_needs(scenario: Scenario) -> None:
+    check_spec(replace(SPEC, scenario=scenario), LIMITS)
+
+
+def test_every_scenario_is_announced_and_what_is_beyond_one() -> None:
+    assert {f"scenario.{name.value}" for name in Name} < set(FEATURES)
+    assert {"launches", "memory-limit", "postprocess", "interleave"} < set(FEATURES)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"launches": 6},
+        {"postprocess": "top-1"},
+        {"memory_limit_bytes": 40_000_000},
+        {"group_id": new_run_id(), "group_size": 8},
+    ],
+)
+def test_launches_limits_postprocessing_and_groups_pass(change: dict[str, Any]) -> None:
+    check_spec(replace(SPEC, **change), LIMITS)
+
+
+def test_any_memory_limit_passes_where_no_floor_is_known() -> None:
+    check_spec(replace(SPEC, memory_limit_bytes=1), Limits())
 
 
 @pytest.mark.parametrize(
@@ -37,7 +88,40 @@ def test_an_ordinary_specification_passes() -> None:
         ({"scenario": Scenario(frame_count=None)}, "frame_count"),
         ({"scenario": Scenario(frame_count=10**9)}, "frame_count"),
         ({"scenario": Scenario(warmup_frame_count=-1)}, "warmup_frame_count"),
-        ({"scenario": Scenario(ScenarioName.PACED)}, "paced"),
+        ({"scenario": Scenario(Name.PACED, **QUEUE)}, "rate_mhz is 0; it must lie between 1 and 1000000"),
+        ({"scenario": replace(PACED, rate_mhz=10**6 + 1)}, "rate_mhz"),
+        ({"scenario": Scenario(Name.POISSON, **QUEUE)}, "rate_mhz"),
+        ({"scenario": Scenario(Name.SWEEP, rate_mhz=-1, miss_ratio_ppm=1, **QUEUE)}, "rate_mhz is -1"),
+        ({"scenario": replace(PACED, queue_policy=None)}, "queue_policy is missing; scenario paced"),
+        ({"scenario": replace(PACED, queue_depth=None)}, "queue_depth is 0"),
+        ({"scenario": replace(PACED, queue_depth=1025)}, "queue_depth is 1025; it must lie between 1 and 1024"),
+        ({"scenario": replace(PACED, deadline_ns=-1)}, "deadline_ns is -1; it must be above 0"),
+        ({"scenario": replace(PACED, seed=-1)}, "seed is -1"),
+        ({"scenario": Scenario(Name.TRACE, **QUEUE)}, "trace_sha256 is missing"),
+        ({"scenario": Scenario(Name.TRACE, trace_sha256="../x", **QUEUE)}, "SHA-256"),
+        ({"scenario": Scenario(Name.STREAMS)}, "streams is 0"),
+        ({"scenario": Scenario(Name.STREAMS, streams=65)}, "streams is 65"),
+        ({"scenario": Scenario(Name.STREAMS, frame_count=10**6, streams=2)}, "of all streams is 2000040"),
+        ({"scenario": Scenario(Name.STREAMS, streams=2, rate_mhz=5)}, "queue_policy is missing; scenario streams"),
+        ({"scenario": Scenario(Name.SOAK)}, "duration_ns is missing; scenario soak"),
+        ({"scenario": Scenario(Name.SOAK, duration_ns=SECOND - 1)}, "duration_ns is 999999999"),
+        ({"scenario": Scenario(Name.SOAK, duration_ns=10**15)}, "duration_ns is 10"),
+        ({"scenario": replace(PACED, frame_count=None, rate_mhz=10**6, duration_ns=3600 * SECOND)}, "3600000"),
+        ({"scenario": Scenario(Name.IDLE_FIRE, idle_gap_ns=-1)}, "idle_gap_ns is -1"),
+        ({"scenario": Scenario(Name.IDLE_FIRE, idle_gap_ns=3600 * SECOND + 1)}, "idle_gap_ns"),
+        ({"scenario": Scenario(Name.SWEEP, **QUEUE)}, "miss_ratio_ppm is 0; it must lie between 1 and 1000000"),
+        ({"scenario": Scenario(Name.SWEEP, miss_ratio_ppm=10**6 + 1, **QUEUE)}, "miss_ratio_ppm"),
+        ({"scenario": Scenario(Name.SWEEP, miss_ratio_ppm=1, **QUEUE), "launches": 2}, "scenario sweep are its steps"),
+        ({"scenario": Scenario(Name.STREAMS, streams=2), "launches": 2}, "scenario streams are its steps"),
+        ({"postprocess": "top-5"}, 'postprocess "top-5" is unknown; take "top-1"'),
+        ({"memory_limit_bytes": 39_999_999}, "a worker without a model holds 40000000 bytes"),
+        ({"group_id": new_run_id()}, "group_id and group_size go together"),
+        ({"group_size": 2}, "group_id and group_size go together"),
+        ({"group_id": new_run_id(), "group_size": 9}, "group_size is 9; it must lie between 0 and 8"),
+        ({"group_id": new_run_id(), "group_size": -1}, "group_size is -1"),
+        ({"group_id": "x" * 65, "group_size": 2}, "group_id has 65 characters"),
+        ({"inputs": InputSpec(seed=-1)}, "seed of the inputs is -1"),
+        ({"regime": "locked"}, "regime locked"),
         ({"backend": BackendSpec(threads=-1)}, "threads"),
         ({"model": ModelRef("m", "../x", "file")}, "SHA-256"),
         ({"model": ModelRef("m", "a" * 64, "pickle")}, "pickle"),
@@ -57,5 +141,5 @@ def test_an_ordinary_specification_passes() -> None:
 )  # fmt: skip
 def test_what_cannot_be_carried_out_is_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRunSpec, match=words) as caught:
-        check_spec(replace(SPEC, **change), Limits())
+        check_spec(replace(SPEC, **change), LIMITS)
     assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from backbench.domain.budget import METRICS, Budget, Verdict, parse_budget, worst
+from backbench.domain.budget import METRICS, SPANS, STATISTICS, Budget, Verdict, parse_budget, worst
 from backbench.domain.errors import InvalidBudget
 
 
@@ -29,6 +29,13 @@ from backbench.domain.errors import InvalidBudget
         ("memory<=1MiB", "memory", 1.048576, "MB"),
         ("memory<=1KiB", "memory", 0.001024, "MB"),
         ("memory<=1kB", "memory", 0.001, "MB"),
+        ("p99.9<=40ms", "p99.9", 40.0, "ms"),
+        ("cold_start<=2s", "cold_start", 2000.0, "ms"),
+        ("drops<=0.1%", "drops", 0.1, "%"),
+        ("misses <= 100 %", "misses", 100.0, "%"),
+        ("compute.p99<=8ms", "compute.p99", 8.0, "ms"),
+        ("e2e.p99.9<=50ms", "e2e.p99.9", 50.0, "ms"),
+        ("host_gap.max<=90us", "host_gap.max", 0.09, "ms"),
     ],
 )
 def test_a_budget_is_read_in_its_base_unit(text: str, metric: str, limit: float, unit: str) -> None:
@@ -54,9 +61,13 @@ def test_a_budget_keeps_its_text_without_white_space() -> None:
         ("p99<=30ms please", "not of the form"),
         ("p99<=30ms,memory<=1GB", "not of the form"),
         ("p99<=0x10ms", "not of the form"),
-        ("p98<=30ms", "metrics are p50, p90, p95, p99, mean, max, memory"),
+        ("p98<=30ms", "metrics are p50, p90, p95, p99, p99.9, mean, max, memory, drops, misses, cold_start"),
+        ("p98<=30ms", 'such as "compute.p99", where spans are e2e, service, queue_delay, preprocess,'),
+        ("compute<=30ms", "no metric"),
+        ("compute.p98<=30ms", "no metric"),
+        ("compute.memory<=30MB", "no metric"),
+        ("engine.p99<=30ms", "no metric"),
         ("P99<=30ms", "no metric"),
-        ("p99.9<=30ms", "no metric"),
         ("p99<30ms", 'write "p99<=30ms"'),
         ("p99>=30ms", 'only "<="'),
         ("p99==30ms", 'only "<="'),
@@ -66,6 +77,12 @@ def test_a_budget_keeps_its_text_without_white_space() -> None:
         ("p99<=30MB", '"MB" is not a unit of time'),
         ("p99<=30MS", '"MS" is not a unit of time'),
         ("memory<=30ms", '"ms" is not a unit of memory'),
+        ("compute.p99<=30", '\u03bcs, ms, s, for example "compute.p99<=30ms"'),
+        ("p99<=30m", '"m" is not a unit of time'),
+        ("drops<=0.1", 'the unit is missing; write one of %, for example "drops<=0.1%"'),
+        ("drops<=1ms", '"ms" is not a unit of share'),
+        ("drops<=101%", "at most 100%"),
+        ("misses<=0%", "above 0"),
         ("p99<=1.2.3ms", '"1.2.3" is not a number'),
         ("p99<=.ms", '"." is not a number'),
         ("p99<=0ms", "above 0"),
@@ -75,12 +92,33 @@ def test_a_budget_keeps_its_text_without_white_space() -> None:
         ("p99<=1e999999s", ""),
         ("p99<=1e99999999999999999999s", ""),
     ],
-)
+)  # fmt: skip
 def test_a_bad_budget_is_refused_with_what_would_be_right(text: str, says: str) -> None:
     with pytest.raises(InvalidBudget) as caught:
         parse_budget(text)
     assert says in caught.value.message
     assert f'"{text}"' in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "span", "statistic"),
+    [
+        ("p99<=1ms", None, "p99"),
+        ("p99.9<=1ms", None, "p99.9"),
+        ("memory<=1MB", None, "memory"),
+        ("queue_delay.mean<=1ms", "queue_delay", "mean"),
+        ("compute.p99.9<=1ms", "compute", "p99.9"),
+    ],
+)
+def test_a_metric_is_a_statistic_of_one_span_or_of_none(text: str, span: str | None, statistic: str) -> None:
+    budget = parse_budget(text)
+    assert (budget.span, budget.statistic) == (span, statistic)
+
+
+def test_every_statistic_of_every_span_can_be_limited() -> None:
+    for span in SPANS:
+        for statistic in STATISTICS:
+            assert parse_budget(f"{span}.{statistic}<=1ms").span == span
 
 
 @given(st.text(max_size=20))

@@ -100,6 +100,14 @@ def agent(tmp_path: Path) -> Iterator[AgentProcess]:
     agent.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
+    """One agent for all tests of a file that leave it as it was."""
+    agent = start_agent(tmp_path_factory.mktemp("agent-data"))
+    yield agent
+    agent.stop()
+
+
 @pytest.fixture
 def agents() -> Iterator[Callable[[Path, str], AgentProcess]]:
     """Start agents by hand; they are stopped at the end."""

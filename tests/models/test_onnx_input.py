@@ -91,7 +91,7 @@ def test_the_precision_is_what_the_model_states(facts: str, precision: str | Non
 def test_a_model_that_states_nonsense_of_itself_is_refused(facts: str, tmp_path: Path) -> None:
     model = model_taking(SYMBOLIC)
     model.metadata_props.append(onnx.StringStringEntryProto(key="backbench.model", value=facts))
-    with pytest.raises(InvalidModel, match="metadata 'backbench.model' is not .*; remove it"):
+    with pytest.raises(InvalidModel, match=r"metadata 'backbench.model' is not .*; remove it"):
         inspect_input(saved(model, tmp_path))
 
 

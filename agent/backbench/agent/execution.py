@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from backbench.agent.artifacts import ArtifactStore
+from backbench.agent.cgroups import Cgroups
 from backbench.agent.identity import default_threads
+from backbench.agent.launches import Setting, Tally, deadline_ns, steps
 from backbench.agent.models import ModelCache
 from backbench.agent.sampler import Sampler
 from backbench.agent.sensors.base import Sensor
-from backbench.agent.supervisor import Watchdog, Worker, prepare_model
+from backbench.agent.sensors.worker import WorkerMemory
+from backbench.agent.supervisor import Surroundings, Watchdog, Worker, prepare_model, run_together
+from backbench.agent.turns import Turns
 from backbench.agent.worker.job import Job
 from backbench.domain.event import (
     Happening,
@@ -26,7 +31,16 @@ from backbench.domain.event import (
     StateChange,
 )
 from backbench.domain.frame import FrameBlock
-from backbench.domain.run import LaunchPurpose, RunFailure, RunSpec, RunState
+from backbench.domain.run import (
+    FailureReason,
+    LaunchPurpose,
+    QueuePolicy,
+    RunFailure,
+    RunSpec,
+    RunState,
+    Scenario,
+    ScenarioName,
+)
 
 Emit = Callable[[Happening], None]
 
@@ -35,37 +49,90 @@ class Execution:
     """One run on its way through the stages. `emit` journals an event, or shows it if it is progress."""
 
     def __init__(
-        self, spec: RunSpec, artifacts: ArtifactStore, models: ModelCache, sensors: Sequence[Sensor], emit: Emit
+        self,
+        spec: RunSpec,
+        artifacts: ArtifactStore,
+        models: ModelCache,
+        sensors: Sequence[Sensor],
+        emit: Emit,
+        *,
+        frame_limit: int,
+        cgroups: Cgroups | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._spec = spec
         self._artifacts = artifacts
         self._models = models
-        self._sensors = sensors
+        self._memory = WorkerMemory()
+        self._sensors = (*sensors, self._memory)
         self._emit = emit
+        self._frame_limit = frame_limit
+        self._surroundings = Surroundings(cgroups, self._memory)
+        self._turns = turns or Turns([spec.run_id])
+        self._mine = asyncio.Event()
         self._shown: tuple[str, int] = ("", -1)
 
     async def perform(self, stop: asyncio.Event) -> RunFailure | None:
         """Everything the specification asks for; None when all of it was done. Raises supervisor.Stopped."""
         spec = self._spec
-        deadline_ns = time.perf_counter_ns() + spec.run_timeout_ns
-        watchdog = Watchdog(spec.stall_timeout_ns, deadline_ns, stop)
+        deadline_ns = time.perf_counter_ns() + spec.run_timeout_ns * max(1, spec.group_size)
+        watchdog = Watchdog(spec.stall_timeout_ns + _longest_pause_ns(spec.scenario), deadline_ns, stop)
         self._emit(StateChange(RunState.PREPARING))
-        model_path, failure = await self._prepare(watchdog)
-        if failure is not None:
-            return failure
-        self._emit(StateChange(RunState.RUNNING))
         sampling = asyncio.ensure_future(self._sample()) if spec.telemetry_rate_hz else None
         try:
-            if spec.memory_pass:
-                failure = await self._launch(LaunchPurpose.MEMORY, 0, model_path, watchdog)
-            for launch in range(spec.launches):
-                if failure is None:
-                    failure = await self._launch(LaunchPurpose.TIMED, launch, model_path, watchdog)
+            async with self._turn(stop):
+                model_path, failure = await self._made_ready(watchdog)
+            if failure is None:
+                failure = await self._measure(model_path, watchdog)
         finally:
             if sampling is not None:
                 sampling.cancel()
                 await asyncio.gather(sampling, return_exceptions=True)
         self._emit(StateChange(RunState.FINISHING))
+        return failure
+
+    async def _made_ready(self, watchdog: Watchdog) -> tuple[Path, RunFailure | None]:
+        """All that comes before the first timed launch: the model, and the memory that it takes."""
+        model_path, failure = await self._prepare(watchdog)
+        if failure is None:
+            self._emit(StateChange(RunState.RUNNING))
+            if self._spec.memory_pass:
+                failure = await self._launch(LaunchPurpose.MEMORY, 0, Setting(1), model_path, watchdog)
+        return model_path, failure
+
+    async def _measure(self, model_path: Path, watchdog: Watchdog) -> RunFailure | None:
+        spec = self._spec
+        following = steps(spec, self._frame_limit)
+        setting: Setting | None = next(following, None)
+        launch = 0
+        while setting is not None:
+            tally = Tally(deadline_ns(spec.scenario, setting.rate_mhz))
+            async with self._turn(watchdog.stop):
+                failure = await self._launch(LaunchPurpose.TIMED, launch, setting, model_path, watchdog, tally)
+            if failure is not None:
+                return self._end_of_steps(failure, setting, launch)
+            launch += 1
+            try:
+                setting = following.send(tally.outcome())
+            except StopIteration:
+                setting = None
+        return None
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, stop: asyncio.Event) -> AsyncIterator[None]:
+        """This run's turn. Its telemetry is of these times alone: it is not to disturb the others."""
+        async with self._turns.turn(self._spec.run_id, stop):
+            self._mine.set()
+            try:
+                yield
+            finally:
+                self._mine.clear()
+
+    def _end_of_steps(self, failure: RunFailure, setting: Setting, launch: int) -> RunFailure | None:
+        """More engines than fit into the memory are what a search for their number is to find, not a failure."""
+        if setting.streams > 1 and launch > 0 and failure.reason is FailureReason.OUT_OF_MEMORY:
+            self._emit(LogLine("warning", f"{setting.streams} engines at once do not fit: {failure.message}"))
+            return None
         return failure
 
     async def _prepare(self, watchdog: Watchdog) -> tuple[Path, RunFailure | None]:
@@ -83,33 +150,57 @@ class Execution:
         return path, failure
 
     async def _launch(
-        self, purpose: LaunchPurpose, launch: int, model_path: Path, watchdog: Watchdog
+        self,
+        purpose: LaunchPurpose,
+        launch: int,
+        setting: Setting,
+        model_path: Path,
+        watchdog: Watchdog,
+        tally: Tally | None = None,
     ) -> RunFailure | None:
-        job = self._job(purpose, model_path)
+        """One worker, or several at once that begin their timed windows together."""
+        job = replace(self._job(purpose, model_path, setting), schedule_seed=self._spec.scenario.seed + launch)
+
+        def frames(block: FrameBlock) -> None:
+            self._emit(block)
+            if tally is not None:
+                tally.add(block)
 
         def progress(stage: str, done: int) -> None:
-            total = job.warmup_frame_count + job.frame_count if stage == "measure" else None
+            # Where the time ends the window, how many frames it will hold is not known.
+            total = job.warmup_frame_count + job.frame_count if stage == "measure" and not job.duration_ns else None
             if (stage, done) != self._shown:
                 self._shown = (stage, done)
                 name = "memory" if purpose is LaunchPurpose.MEMORY else stage
                 self._emit(Progress(name, launch, done, total))
 
-        worker = Worker(job, launch, self._frames, progress)
-        failure = await worker.run(watchdog)
-        if worker.report is not None:
-            self._emit(_launch_report(launch, purpose, worker.report))
+        workers = [
+            Worker(
+                job,
+                launch,
+                frames,
+                progress if stream == 0 else _unshown,
+                stream=stream,
+                surroundings=self._surroundings,
+            )
+            for stream in range(setting.streams)
+        ]
+        failure = await run_together(workers, watchdog)
+        for stream, worker in enumerate(workers):
+            if worker.report is not None:
+                self._emit(_launch_report(launch, stream, purpose, setting, worker))
+                if words := worker.report.get("frame_error"):
+                    self._emit(LogLine("warning", f"launch {launch}: the first frame that failed said: {words}"))
         if failure is not None:
             for line in failure.log_tail:
                 self._emit(LogLine("error", line))
         return failure
 
-    def _frames(self, block: FrameBlock) -> None:
-        self._emit(block)
-
-    def _job(self, purpose: LaunchPurpose, model_path: Path) -> Job:
+    def _job(self, purpose: LaunchPurpose, model_path: Path, setting: Setting) -> Job:
         spec = self._spec
-        images, reference = spec.inputs.images, spec.model.reference_sha256
+        images, reference, trace = spec.inputs.images, spec.model.reference_sha256, spec.scenario.trace_sha256
         timed = purpose is LaunchPurpose.TIMED
+        policy = spec.scenario.queue_policy or QueuePolicy.LATEST
         return Job(
             purpose=purpose.value,
             model_path=str(model_path),
@@ -125,9 +216,19 @@ class Execution:
             seed=spec.inputs.seed,
             synthetic_count=spec.inputs.synthetic_count,
             warmup_frame_count=spec.scenario.warmup_frame_count,
-            frame_count=spec.scenario.frame_count or 0,
+            frame_count=setting.frame_count,
             spawned_ns=0,
             parent_pid=0,
+            arrivals=_arrivals(spec.scenario.name, setting),
+            duration_ns=setting.duration_ns,
+            rate_mhz=setting.rate_mhz,
+            trace_path=str(self._artifacts.path(trace)) if trace else None,
+            queue_policy=policy.value,
+            queue_depth=spec.scenario.queue_depth or 1,
+            idle_gap_ns=spec.scenario.idle_gap_ns or 0,
+            postprocess=spec.postprocess,
+            gated=timed and setting.streams > 1,
+            memory_limit_bytes=spec.memory_limit_bytes,
             reference_path=str(self._artifacts.path(reference)) if reference and timed else None,
         )
 
@@ -137,6 +238,9 @@ class Execution:
         due_ns = flushed_ns = time.perf_counter_ns()
         try:
             while True:
+                if not self._mine.is_set():
+                    await self._mine.wait()
+                    due_ns = time.perf_counter_ns()
                 sampler.sample()
                 due_ns += period_ns
                 if due_ns - flushed_ns >= 10**9 and (block := sampler.take()) is not None:
@@ -149,15 +253,35 @@ class Execution:
                 self._emit(block)
 
 
-def _launch_report(launch: int, purpose: LaunchPurpose, report: dict[str, Any]) -> LaunchReport:
+def _longest_pause_ns(scenario: Scenario) -> int:
+    """How long a worker in good order may be silent, as no frame is due."""
+    period_ns = 10**12 // scenario.rate_mhz if scenario.rate_mhz else 0
+    return max(period_ns, scenario.idle_gap_ns or 0)
+
+
+def _arrivals(name: ScenarioName, setting: Setting) -> str:
+    named = {ScenarioName.POISSON: "poisson", ScenarioName.TRACE: "trace", ScenarioName.IDLE_FIRE: "idle"}
+    return named.get(name) or ("closed-loop" if setting.rate_mhz is None else "constant")
+
+
+def _unshown(stage: str, done: int) -> None:
+    """The first of several workers shows how far they are."""
+
+
+def _launch_report(launch: int, stream: int, purpose: LaunchPurpose, setting: Setting, worker: Worker) -> LaunchReport:
+    report = worker.report or {}
+    asked = {"stream_count": setting.streams}
+    if setting.rate_mhz is not None:
+        asked["rate_mhz"] = setting.rate_mhz
     return LaunchReport(
         launch=launch,
         purpose=purpose,
         phases=tuple(Phase(name, length) for name, length in report.get("phases", ())),
         memory=tuple(MemoryPhase(**phase) for phase in report.get("memory", ())),
         facts=report["facts"],
-        counters=report.get("counters", {}),
+        counters={**report.get("counters", {}), **worker.counters, **asked},
         window_start_ns=report.get("window_start_ns"),
         window_end_ns=report.get("window_end_ns"),
         output_checks=tuple(OutputCheck(**check) for check in report.get("output_checks", ())),
+        stream=stream,
     )

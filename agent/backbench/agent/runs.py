@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from backbench.agent.identity import read_conditions
 from backbench.agent.journal import Journal, JournalReader
 from backbench.agent.registry import Registry
 from backbench.agent.supervisor import Stopped
+from backbench.agent.turns import Turns
 from backbench.domain.errors import BackbenchError, InvalidRunSpec, QueueFull, RunNotFinished, RunNotFound
 from backbench.domain.event import Happening, LogLine, Progress, RunEvent, RunResult, StateChange
 from backbench.domain.frame import OUTCOME_NUMBERS, FrameBlock, FrameOutcome, FrameTag
@@ -24,6 +26,8 @@ from backbench.wire.event import event_from_bytes, event_to_bytes
 log = logging.getLogger(__name__)
 
 Emit = Callable[[Happening], None]
+GROUP_WAIT_S = 10.0
+"""How long the runs of a group wait for those of it that are not submitted yet."""
 SYNC_S = 1.0
 """A journal is put onto the disk this often; a power cut loses no more than this and the newest block."""
 
@@ -31,8 +35,8 @@ SYNC_S = 1.0
 class Performer(Protocol):
     """Carries out one run, reporting through `emit`; None when everything was done. Raises Stopped."""
 
-    async def __call__(self, spec: RunSpec, emit: Emit, stop: asyncio.Event) -> RunFailure | None:
-        """Perform the run."""
+    async def __call__(self, spec: RunSpec, emit: Emit, stop: asyncio.Event, turns: Turns) -> RunFailure | None:
+        """Perform the run, each of its launches in a turn of its own."""
 
 
 @dataclass
@@ -60,7 +64,7 @@ class Runs:
         self._queue: list[str] = []
         self._active: dict[str, _Active] = {}
         self._wake = asyncio.Event()
-        self._running: str | None = None
+        self._running: set[str] = set()
         self._stopping = False
 
     def recover(self) -> None:
@@ -151,31 +155,50 @@ class Runs:
                     await active.changed.wait()
 
     async def serve(self) -> None:
-        """Carry out queued runs, one after the other, until cancelled."""
+        """Carry out queued runs, one after the other, or a group's runs by turns, until cancelled."""
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._queue and not self._stopping:
-                await self._carry_out(self._queue.pop(0))
+                members = await self._members()
+                for run_id in members:
+                    self._queue.remove(run_id)
+                turns = Turns(members[::-1])  # the first turn makes ready; so the first launches are in order
+                await asyncio.gather(*(self._carry_out(run_id, turns) for run_id in members))
+
+    async def _members(self) -> Sequence[str]:
+        """The run at the head of the queue with the others of its group; waits a while for those not yet submitted."""
+        give_up_s = time.monotonic() + GROUP_WAIT_S
+        while self._queue:
+            spec = self._registry.get(self._queue[0]).spec
+            if not spec.group_id:
+                return self._queue[:1]
+            members = [each for each in self._queue if self._registry.get(each).spec.group_id == spec.group_id]
+            left_s = give_up_s - time.monotonic()
+            if len(members) >= spec.group_size or left_s <= 0:
+                return members
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), left_s)
+            self._wake.clear()
+        return []
 
     async def stop(self) -> None:
         """Interrupt the run that is going on; queued ones stay queued for the next start."""
         self._stopping = True
-        if self._running is not None:
-            await self.cancel(self._running, RunState.INTERRUPTED)
+        await asyncio.gather(*(self.cancel(run_id, RunState.INTERRUPTED) for run_id in self._running))
         for active in self._active.values():
             active.journal.close()
 
-    async def _carry_out(self, run_id: str) -> None:
+    async def _carry_out(self, run_id: str, turns: Turns) -> None:
         spec = self._registry.get(run_id).spec
         active = self._active[run_id]
-        self._running = run_id
+        self._running.add(run_id)
         active.conditions_start = read_conditions()
         syncing = asyncio.ensure_future(self._sync(active))
         log.info("run %s starts: %s on %s", run_id, spec.model.name, spec.backend.name)
         state, failure = RunState.DONE, None
         try:
-            failure = await self._perform(spec, lambda happening: self._emit(run_id, happening), active.stop)
+            failure = await self._perform(spec, lambda happening: self._emit(run_id, happening), active.stop, turns)
             state = RunState.DONE if failure is None else RunState.FAILED
         except Stopped:
             state = active.stop_state
@@ -190,8 +213,9 @@ class Runs:
             state, failure = RunState.FAILED, RunFailure(FailureReason.AGENT_BUG, message)
         finally:
             syncing.cancel()
+            await turns.retire(run_id)
             await self._finish(run_id, state, failure)
-            self._running = None
+            self._running.discard(run_id)
             log.info("run %s is %s%s", run_id, state.value, f": {failure.message}" if failure else "")
 
     async def _finish(self, run_id: str, state: RunState, failure: RunFailure | None) -> None:
@@ -268,7 +292,7 @@ class Runs:
         if active is None:
             return run
         waiting = self._queue.index(run.spec.run_id) if run.spec.run_id in self._queue else None
-        position = 0 if waiting is None else waiting + (self._running is not None)
+        position = 0 if waiting is None else waiting + len(self._running)
         return replace(run, queue_position=position, last_sequence=active.journal.last_sequence)
 
     def _folder(self, run_id: str) -> Path:

@@ -15,12 +15,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from backbench.agent import __version__
 from backbench.agent.artifacts import ArtifactStore
+from backbench.agent.cgroups import Cgroups
 from backbench.agent.data_dir import DataDir
 from backbench.agent.execution import Execution
 from backbench.agent.identity import read_identity
 from backbench.agent.leases import Leases
 from backbench.agent.models import ModelCache
-from backbench.agent.probe import probe_backends
+from backbench.agent.probe import probe_backends, probe_memory_floor
 from backbench.agent.registry import Registry
 from backbench.agent.runs import Emit, Runs
 from backbench.agent.sampler import measured_channels
@@ -30,8 +31,9 @@ from backbench.agent.services.device import DeviceService
 from backbench.agent.services.interceptor import ErrorInterceptor
 from backbench.agent.services.run import RunService
 from backbench.agent.settings import Settings, TlsFiles, check_listen
-from backbench.agent.validation import check_spec
-from backbench.domain.device import MIN_PROTOCOL_REVISION, PROTOCOL_REVISION, Backend, Device
+from backbench.agent.turns import Turns
+from backbench.agent.validation import FEATURES, check_spec
+from backbench.domain.device import MIN_PROTOCOL_REVISION, PROTOCOL_REVISION, Backend, Device, Limits
 from backbench.domain.errors import AddressUnusable, BackendUnavailable, InvalidArgument, UnknownBackend
 from backbench.domain.run import RunFailure, RunSpec
 from backbench.v1 import artifact_pb2_grpc, device_pb2_grpc, run_pb2_grpc
@@ -70,6 +72,8 @@ class Agent:
         self._sensors = open_sensors()
         self._artifacts = ArtifactStore(root, settings.limits.artifact_bytes)
         self._models = ModelCache(root)
+        self._cgroups = Cgroups.open()
+        self._floor_bytes: asyncio.Task[int | None] | None = None
         self._runs = Runs(root, self._registry, self._perform, settings.limits.queue_length)
         self._instance_id = uuid.uuid4().hex
         self._device_id = self._registry.setting("device_id") or uuid.uuid4().hex
@@ -107,7 +111,8 @@ class Agent:
         await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         self._server = server
         self._backends = asyncio.ensure_future(probe_backends())
-        self._tasks = [self._backends, asyncio.ensure_future(self._runs.serve())]
+        self._floor_bytes = asyncio.ensure_future(probe_memory_floor())
+        self._tasks = [self._backends, self._floor_bytes, asyncio.ensure_future(self._runs.serve())]
         return port
 
     async def stop(self) -> None:
@@ -126,12 +131,18 @@ class Agent:
             identity=read_identity(),
             backends=await self._probed(),
             sensors=measured_channels(self._sensors),
-            limits=replace(self._settings.limits, free_bytes=self._artifacts.free_bytes()),
+            limits=await self._limits(),
             agent_version=__version__,
             protocol_revision=PROTOCOL_REVISION,
             min_protocol_revision=MIN_PROTOCOL_REVISION,
             agent_instance_id=self._instance_id,
+            features=FEATURES,
         )
+
+    async def _limits(self) -> Limits:
+        floor = None if self._floor_bytes is None else await asyncio.shield(self._floor_bytes)
+        free = self._artifacts.free_bytes()
+        return replace(self._settings.limits, free_bytes=free, memory_limit_floor_bytes=floor)
 
     async def _probed(self) -> tuple[Backend, ...]:
         if self._backends is None:
@@ -139,7 +150,7 @@ class Agent:
         return await asyncio.shield(self._backends)
 
     async def _check(self, spec: RunSpec) -> None:
-        check_spec(spec, self._settings.limits)
+        check_spec(spec, await self._limits())
         backends = {backend.name: backend for backend in await self._probed()}
         backend = backends.get(spec.backend.name)
         if backend is None:
@@ -149,8 +160,19 @@ class Agent:
         for sha256 in spec.artifacts:
             self._artifacts.path(sha256)
 
-    async def _perform(self, spec: RunSpec, emit: Emit, stop: asyncio.Event) -> RunFailure | None:
-        return await Execution(spec, self._artifacts, self._models, self._sensors, emit).perform(stop)
+    async def _perform(self, spec: RunSpec, emit: Emit, stop: asyncio.Event, turns: Turns) -> RunFailure | None:
+        frames = self._settings.limits.frame_count
+        execution = Execution(
+            spec,
+            self._artifacts,
+            self._models,
+            self._sensors,
+            emit,
+            frame_limit=frames,
+            cgroups=self._cgroups,
+            turns=turns,
+        )
+        return await execution.perform(stop)
 
 
 def _bind(server: grpc.aio.Server, settings: Settings) -> int:

@@ -14,11 +14,13 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from backbench.agent.cgroups import Cgroups, Group
+from backbench.agent.sensors.worker import WorkerMemory
 from backbench.agent.worker import table
 from backbench.agent.worker.job import Job
 from backbench.domain.frame import FrameBlock
@@ -30,6 +32,9 @@ FLUSH_NS = SECOND_NS
 """Frames reach the journal at the latest this long after they were measured."""
 _LOG_LINES = 20
 _OOM_KILLS = Path("/proc/vmstat")
+_NO_MEMORY = ("bad_alloc", "Memory allocation", "Cannot allocate memory", "cannot allocate memory", "MemoryError")
+"""What libraries say in their last words when a limit stops them before they can raise anything."""
+_SPANS = ("seen_ns", "preprocess_ns", "host_to_device_ns", "compute_ns", "device_to_host_ns", "postprocess_ns")
 
 
 class Stopped(Exception):
@@ -45,16 +50,39 @@ class Watchdog:
     stop: asyncio.Event
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """Where workers run: control groups, where there are any, and who wants to know their process ids."""
+
+    cgroups: Cgroups | None = None
+    memory: WorkerMemory | None = None
+
+
 class Worker:
-    """One worker process. `frames` gets blocks, `progress` gets (stage, frames done)."""
+    """One worker process. `frames` gets blocks, `progress` gets (stage, frames done).
+
+    A gated one comes to a halt before its timed window: `ready` is set then, and `release` lets it go on.
+    """
 
     def __init__(
-        self, job: Job, launch: int, frames: Callable[[FrameBlock], None], progress: Callable[[str, int], None]
+        self,
+        job: Job,
+        launch: int,
+        frames: Callable[[FrameBlock], None],
+        progress: Callable[[str, int], None],
+        *,
+        stream: int = 0,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self._job = job
         self._launch = launch
         self._frames = frames
         self._progress = progress
+        self._stream = stream
+        self._surroundings = surroundings or Surroundings()
+        self._process: asyncio.subprocess.Process | None = None
+        self.ready = asyncio.Event()
+        self.counters: dict[str, int] = {}
         self._stage = "start"
         self._emitted = 0
         self._flushed_ns = time.perf_counter_ns()
@@ -71,7 +99,8 @@ class Worker:
         try:
             frame_table = None if descriptor is None else table.FrameTable(descriptor, rows)
             try:
-                return await self._supervise(watchdog, frame_table, descriptor)
+                with self._group() as group:
+                    return await self._supervise(watchdog, frame_table, descriptor, group)
             finally:
                 if frame_table is not None:
                     frame_table.close()
@@ -79,25 +108,50 @@ class Worker:
             if descriptor is not None:
                 os.close(descriptor)
 
+    async def release(self) -> None:
+        """Let a gated worker go on."""
+        if self._process is not None:
+            await _send_line(self._process, "go")
+
+    def _group(self) -> contextlib.AbstractContextManager[Group | None]:
+        cgroups = self._surroundings.cgroups
+        return contextlib.nullcontext() if cgroups is None else cgroups.group(self._job.memory_limit_bytes)
+
     async def _supervise(
-        self, watchdog: Watchdog, frame_table: table.FrameTable | None, descriptor: int | None
+        self,
+        watchdog: Watchdog,
+        frame_table: table.FrameTable | None,
+        descriptor: int | None,
+        group: Group | None,
     ) -> RunFailure | None:
         job = replace(self._job, table_descriptor=descriptor, spawned_ns=time.perf_counter_ns(), parent_pid=os.getpid())
         kills = _oom_kill_count()
-        process = await _spawn("backbench.agent.worker", descriptor)
+        process = self._process = await _spawn("backbench.agent.worker", descriptor)
+        # It reads its job before it imports anything, so all that it will hold counts for the group.
+        if group is not None and group.add(process.pid) and job.memory_limit_bytes is not None:
+            job = replace(job, memory_limit_bytes=None, memory_limit_held_by="cgroup")
         readers = asyncio.gather(self._read_events(process), self._read_stderr(process))
+        if self._surroundings.memory is not None:
+            self._surroundings.memory.begin(process.pid)
         try:
-            await _send_line(process, job.to_json())
+            await _send_line(process, job.to_json(), close=not job.gated)
             ended = await self._wait(process, watchdog, frame_table)
         finally:
+            if self._surroundings.memory is not None:
+                self._surroundings.memory.end(process.pid)
             kill_group(process)
             await process.wait()
             await readers
             if frame_table is not None:
                 self._drain(frame_table, frame_table.written)
+        limited = False
+        if group is not None:
+            if (peak := group.peak_bytes()) is not None:
+                self.counters["cgroup_peak_bytes"] = peak
+            limited = group.out_of_memory_kills() > 0
         if ended is not None:
             return RunFailure(ended.reason, ended.message, log_tail=tuple(self._stderr))
-        return self._ending(process.returncode or 0, oom_killed=_oom_kill_count() > kills)
+        return self._ending(process.returncode or 0, oom_killed=limited or _oom_kill_count() > kills)
 
     async def _wait(
         self, process: asyncio.subprocess.Process, watchdog: Watchdog, frame_table: table.FrameTable | None
@@ -140,7 +194,7 @@ class Worker:
         while self._emitted < last:
             end = min(last, self._emitted + BLOCK_ROWS)
             columns = frame_table.columns(self._emitted, end)
-            self._frames(_block(self._launch, columns, timed_fill=bool(self._job.image_paths)))
+            self._frames(_block(self._launch, self._stream, columns))
             self._emitted = end
 
     async def _read_events(self, process: asyncio.subprocess.Process) -> None:
@@ -151,6 +205,8 @@ class Worker:
             kind = event.pop("event")
             if kind == "stage":
                 self._stage = event["stage"]
+                if self._stage == "ready":
+                    self.ready.set()
                 self._progress(self._stage, 0)
             elif kind == "report":
                 self.report = event
@@ -168,16 +224,58 @@ class Worker:
             return RunFailure(self._failure.reason, self._failure.message, log_tail=tail)
         if status == 0 and self.report is not None:
             return None
+        if self._job.memory_limit_bytes is not None and any(words in line for line in tail for words in _NO_MEMORY):
+            message = f"out of memory in phase {self._stage}: {tail[-1]}; raise --memory-limit"
+            return RunFailure(FailureReason.OUT_OF_MEMORY, message, exit_status=status or None, log_tail=tail)
         if status < 0:
             name = signal.Signals(-status).name
             if -status == signal.SIGKILL and oom_killed:
-                message = "the kernel killed the worker because memory ran out; use a smaller model or size"
+                message = (
+                    f"out of memory in phase {self._stage}: the kernel killed the worker; use a smaller model or size"
+                )
                 return RunFailure(FailureReason.OUT_OF_MEMORY, message, signal=-status, log_tail=tail)
             message = f"the worker was ended by {name} in stage {self._stage}; frames until then are kept"
             return RunFailure(FailureReason.WORKER_CRASHED, message, signal=-status, log_tail=tail)
         last = tail[-1] if tail else "nothing on its standard error"
         message = f"the worker exited with status {status} in stage {self._stage}: {last}"
         return RunFailure(FailureReason.WORKER_CRASHED, message, exit_status=status or None, log_tail=tail)
+
+
+async def run_together(workers: Sequence[Worker], watchdog: Watchdog) -> RunFailure | None:
+    """Run workers side by side; gated ones begin their timed windows when the last of them is ready.
+
+    When one fails the others are ended, and its failure is given. Raises Stopped.
+    """
+    if len(workers) == 1:
+        return await workers[0].run(watchdog)
+    ending = asyncio.Event()
+    inner = Watchdog(watchdog.stall_ns, watchdog.deadline_ns, ending)
+    running = [asyncio.ensure_future(worker.run(inner)) for worker in workers]
+    opening = asyncio.ensure_future(_open_gate(workers))
+    asked = asyncio.ensure_future(watchdog.stop.wait())
+    failure: RunFailure | None = None
+    left = set(running)
+    try:
+        while left and failure is None and not asked.done():
+            await asyncio.wait({*left, asked}, return_when=asyncio.FIRST_COMPLETED)
+            ended = [worker for worker in left if worker.done()]
+            left.difference_update(ended)
+            failure = next((each for worker in ended if (each := worker.result()) is not None), None)
+    finally:
+        ending.set()
+        opening.cancel()
+        asked.cancel()
+        await asyncio.gather(*running, opening, asked, return_exceptions=True)
+    if watchdog.stop.is_set() and left:
+        raise Stopped
+    return failure
+
+
+async def _open_gate(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        await worker.ready.wait()
+    for worker in workers:
+        await worker.release()
 
 
 async def prepare_model(arguments: list[str], watchdog: Watchdog) -> RunFailure | None:
@@ -224,36 +322,30 @@ async def _spawn(module: str, descriptor: int | None, *arguments: str) -> asynci
     )  # fmt: skip
 
 
-async def _send_line(process: asyncio.subprocess.Process, line: str) -> None:
+async def _send_line(process: asyncio.subprocess.Process, line: str, close: bool = True) -> None:
     assert process.stdin is not None  # noqa: S101 - it was asked for
     try:
         process.stdin.write(line.encode() + b"\n")
         await process.stdin.drain()
-        process.stdin.close()
+        if close:
+            process.stdin.close()
     except (BrokenPipeError, ConnectionResetError):
         pass  # it ended already; how it ended says the rest
 
 
-def _block(launch: int, columns: dict[str, tuple[int, ...]], timed_fill: bool) -> FrameBlock:
-    nullable: dict[str, tuple[int | None, ...]] = {
-        name: tuple(None if value == table.NOT_REACHED else value for value in column)
-        if table.NOT_REACHED in column
-        else column
-        for name, column in columns.items()
-        if name.endswith("_ns")
-    }
+def _block(launch: int, stream: int, columns: dict[str, tuple[int, ...]]) -> FrameBlock:
+    """The rows as a block; a span that no frame has was not measured, and its column is left empty."""
+    times: dict[str, tuple[int | None, ...]] = {}
+    for name, column in columns.items():
+        if name.endswith("_ns"):
+            absent = column.count(table.NOT_REACHED)
+            unmeasured = absent == len(column) and name in _SPANS
+            nullable = tuple(None if value == table.NOT_REACHED else value for value in column) if absent else column
+            times[name] = () if unmeasured else nullable
+    index, outcome, tags, inputs = (columns[name] for name in ("index", "outcome", "tags", "input"))
     return FrameBlock(
-        launch=launch,
-        index=columns["index"],
-        due_ns=nullable["due_ns"],
-        dequeued_ns=nullable["dequeued_ns"],
-        done_ns=nullable["done_ns"],
-        outcome=columns["outcome"],
-        tags=columns["tags"],
-        input=columns["input"],
-        preprocess_ns=nullable["preprocess_ns"] if timed_fill else (),
-        compute_ns=nullable["compute_ns"],
-    )
+        launch=launch, stream=stream, index=index, outcome=outcome, tags=tags, input=inputs, **times
+    )  # fmt: skip
 
 
 def _oom_kill_count() -> int:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 
 from backbench.agent.sampler import MAX_RATE_HZ
+from backbench.domain.arrivals import HIGHEST_RATE_MHZ, LOWEST_RATE_MHZ
 from backbench.domain.artifact import is_sha256
 from backbench.domain.device import Limits
 from backbench.domain.errors import InvalidRunSpec
 from backbench.domain.identifiers import is_run_id
-from backbench.domain.run import SECOND_NS, RunSpec, ScenarioName
+from backbench.domain.run import SECOND_NS, QueuePolicy, RunSpec, Scenario, ScenarioName
 
-SCENARIOS = (ScenarioName.CLOSED_LOOP,)
-"""Scenarios that this agent carries out."""
+FEATURES = (
+    *(f"scenario.{name.value}" for name in ScenarioName),
+    "launches",
+    "memory-limit",
+    "postprocess",
+    "interleave",
+)
+"""What this agent does beyond one launch of a closed loop of frames, by the names that it announces."""
+_HOUR_NS = 3600 * SECOND_NS
+_LONGEST_GROUP_ID = 64
+_POSTPROCESSES = ("", "top-1")
 _SOURCES = ("skeleton", "export", "file")
 _PRECISIONS = ("as-model", "fp32", "fp16", "int8")
 
@@ -23,17 +33,14 @@ def check_spec(spec: RunSpec, limits: Limits) -> None:
         raise InvalidRunSpec(f'run_id "{spec.run_id[:64]}" is not a UUIDv7 in lower case')
     _check_digests(spec)
     _check_choices(spec)
-    frames = (spec.scenario.frame_count or 0) + spec.scenario.warmup_frame_count
     _in_range("height", spec.height, 1, 16384)
     _in_range("width", spec.width, 1, 16384)
     _in_range("batch", spec.batch, 1, 1024)
-    _in_range("frame_count", spec.scenario.frame_count or 0, 1, limits.frame_count)
-    _in_range("warmup_frame_count", spec.scenario.warmup_frame_count, 0, limits.frame_count)
-    _in_range("frame_count and warmup_frame_count together", frames, 1, limits.frame_count)
     _in_range("launches", spec.launches, 1, 100)
     _in_range("threads", spec.backend.threads or 0, 0, 1024)
     _in_range("images", len(spec.inputs.images), 0, limits.image_count)
     _in_range("synthetic_count", spec.inputs.synthetic_count, 1, limits.image_count)
+    _in_range("seed of the inputs", spec.inputs.seed, 0, 2**63 - 1)
     _in_range("run_timeout_ns", spec.run_timeout_ns, SECOND_NS, limits.run_duration_ns)
     _in_range("stall_timeout_ns", spec.stall_timeout_ns, SECOND_NS, limits.run_duration_ns)
     if not 0 <= spec.telemetry_rate_hz <= MAX_RATE_HZ:
@@ -41,6 +48,8 @@ def check_spec(spec: RunSpec, limits: Limits) -> None:
             f"telemetry_rate_hz is {spec.telemetry_rate_hz:g}; it must lie between 0 and {MAX_RATE_HZ:g}"
         )
     _check_preprocess(spec)
+    _check_scenario(spec.scenario, limits)
+    _check_launches(spec, limits)
 
 
 def _check_digests(spec: RunSpec) -> None:
@@ -52,14 +61,11 @@ def _check_digests(spec: RunSpec) -> None:
 def _check_choices(spec: RunSpec) -> None:
     if spec.model.source not in _SOURCES:
         raise InvalidRunSpec(f'model source "{spec.model.source}" is none of {", ".join(_SOURCES)}')
-    if spec.scenario.name not in SCENARIOS:
-        known = ", ".join(name.value for name in SCENARIOS)
-        raise InvalidRunSpec(f"this agent does not carry out {spec.scenario.name.value} yet; it does {known}")
+    if spec.postprocess not in _POSTPROCESSES:
+        raise InvalidRunSpec(f'postprocess "{spec.postprocess[:64]}" is unknown; take "top-1", or none')
     unsupported = {
         "layers_pass": spec.layers_pass,
-        "memory_limit_bytes": spec.memory_limit_bytes,
         "wait_cool_mc": spec.wait_cool_mc,
-        "duration_ns": spec.scenario.duration_ns,
         "regime locked": spec.regime not in ("", "as-shipped"),
         f"precision {spec.model.precision}": spec.model.precision not in _PRECISIONS,
     }
@@ -79,6 +85,68 @@ def _check_preprocess(spec: RunSpec) -> None:
         raise InvalidRunSpec(f"preprocess crop_ratio is {preprocess.crop_ratio:g}; it must lie above 0 and up to 1")
     if preprocess.interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
         raise InvalidRunSpec(f'preprocess interpolation "{preprocess.interpolation}" is unknown')
+
+
+def _check_scenario(scenario: Scenario, limits: Limits) -> None:
+    name = scenario.name
+    _check_frames(scenario, limits)
+    if name in (ScenarioName.PACED, ScenarioName.POISSON) or scenario.rate_mhz is not None:
+        _in_range("rate_mhz", scenario.rate_mhz or 0, LOWEST_RATE_MHZ, HIGHEST_RATE_MHZ)
+    if name is ScenarioName.TRACE and not scenario.trace_sha256:
+        raise InvalidRunSpec("trace_sha256 is missing; scenario trace needs the digest of its recorded arrivals")
+    if name is ScenarioName.STREAMS:
+        _in_range("streams", scenario.streams or 0, 1, 64)
+    if name is ScenarioName.IDLE_FIRE:
+        _in_range("idle_gap_ns", scenario.idle_gap_ns or 0, 0, _HOUR_NS)
+    if name is ScenarioName.SWEEP:
+        _in_range("miss_ratio_ppm", scenario.miss_ratio_ppm or 0, 1, 1_000_000)
+    if scenario.deadline_ns is not None and scenario.deadline_ns < 1:
+        raise InvalidRunSpec(f"deadline_ns is {scenario.deadline_ns}; it must be above 0")
+    if scenario.open_loop:
+        _check_queue(scenario)
+    _in_range("seed", scenario.seed, 0, 2**63 - 1)
+
+
+def _check_frames(scenario: Scenario, limits: Limits) -> None:
+    """What ends a launch: a number of frames or a time; a soak by its nature a time."""
+    warmup, timed = scenario.warmup_frame_count, scenario.frame_count or 0
+    if scenario.duration_ns is not None:
+        _in_range("duration_ns", scenario.duration_ns, SECOND_NS, limits.run_duration_ns)
+        timed = timed or max(1, scenario.duration_ns * (scenario.rate_mhz or 0) // 10**12)
+    elif scenario.name is ScenarioName.SOAK:
+        raise InvalidRunSpec("duration_ns is missing; scenario soak needs the length of its timed window")
+    _in_range("frame_count", timed, 1, limits.frame_count)
+    _in_range("warmup_frame_count", warmup, 0, limits.frame_count)
+    streams = scenario.streams or 1
+    words = "frame_count and warmup_frame_count together" + (" of all streams" if streams > 1 else "")
+    _in_range(words, (timed + warmup) * streams, 1, limits.frame_count)
+
+
+def _check_queue(scenario: Scenario) -> None:
+    if scenario.queue_policy is None:
+        raise InvalidRunSpec(f"queue_policy is missing; scenario {scenario.name.value} needs one where frames arrive")
+    if scenario.queue_policy is not QueuePolicy.UNBOUNDED:
+        _in_range("queue_depth", scenario.queue_depth or 0, 1, 1024)
+
+
+def _check_launches(spec: RunSpec, limits: Limits) -> None:
+    name = spec.scenario.name
+    if spec.launches != 1 and name in (ScenarioName.SWEEP, ScenarioName.STREAMS):
+        raise InvalidRunSpec(
+            f"launches is {spec.launches}; it must be 1, as the launches of scenario {name.value} are its steps"
+        )
+    if spec.memory_limit_bytes is not None:
+        floor = limits.memory_limit_floor_bytes or 1
+        if spec.memory_limit_bytes < floor:
+            raise InvalidRunSpec(
+                f"memory_limit_bytes is {spec.memory_limit_bytes}; a worker without a model holds {floor} bytes here,"
+                " give more"
+            )
+    _in_range("group_size", spec.group_size, 0, limits.queue_length)
+    if len(spec.group_id) > _LONGEST_GROUP_ID:
+        raise InvalidRunSpec(f"group_id has {len(spec.group_id)} characters; it may have {_LONGEST_GROUP_ID}")
+    if bool(spec.group_id) != (spec.group_size > 0):
+        raise InvalidRunSpec("group_id and group_size go together; give both, or leave both away")
 
 
 def _in_range(name: str, value: int, lowest: int, highest: int) -> None:

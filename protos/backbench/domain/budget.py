@@ -1,4 +1,4 @@
-"""Budgets: `metric<=value unit`, e.g. "p99<=30ms" or "memory<=256MB"."""
+"""Budgets: `metric<=value unit`, e.g. "p99<=30ms", "compute.p50<=8ms", "drops<=0.1%" or "memory<=256MB"."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from decimal import Decimal
 from enum import Enum
 
 from backbench.domain.errors import InvalidBudget
+from backbench.domain.quantity import BASE_UNITS, QUANTITY_PATTERN, in_base_unit, unit_problem
 
 
 class Verdict(Enum):
@@ -23,45 +24,57 @@ class Verdict(Enum):
 REJECT_RATIO = 1.2
 """A value this many times the limit or more rules the backbone out."""
 
-# Decimal, so that "p99<=1001us" and "p99<=1.001ms" are the same limit to the last bit. Both signs of micro are taken.
-_UNITS: dict[str, dict[str, Decimal]] = {
-    kind: {unit: Decimal(factor) for unit, factor in units.items()}
-    for kind, units in {
-        "time": {"ns": "1e-6", "us": "1e-3", "\u00b5s": "1e-3", "\u03bcs": "1e-3", "ms": "1", "s": "1e3"},
-        "memory": {
-            "kB": "1e-3",
-            "KB": "1e-3",
-            "KiB": "1024e-6",
-            "MB": "1",
-            "MiB": "1.048576",
-            "GB": "1e3",
-            "GiB": "1073.741824",
-        },
-    }.items()
-}
-_BASE = {"time": "ms", "memory": "MB"}
-METRICS: dict[str, str] = {
-    "p50": "time",
-    "p90": "time",
-    "p95": "time",
-    "p99": "time",
-    "mean": "time",
-    "max": "time",
+SPANS = (
+    "e2e",
+    "service",
+    "queue_delay",
+    "preprocess",
+    "host_to_device",
+    "compute",
+    "device_to_host",
+    "postprocess",
+    "host_gap",
+)
+STATISTICS = ("p50", "p90", "p95", "p99", "p99.9", "mean", "max")
+_ALONE = {
+    **dict.fromkeys(STATISTICS, "time"),
     "memory": "memory",
+    "drops": "share",
+    "misses": "share",
+    "cold_start": "time",
 }
-"""What can be limited, and its kind of unit. Times are those of the whole pipeline (span `service`)."""
+METRICS: dict[str, str] = {
+    **_ALONE,
+    **{f"{span}.{statistic}": "time" for span in SPANS for statistic in STATISTICS},
+}
+"""What can be limited, and its kind of quantity.
 
-_PATTERN = re.compile(r"\s*([A-Za-z][\w.]*)\s*(<=|>=|<|>|=+)\s*([+-]?[\d.]+(?:[eE][+-]?\d+)?)\s*([^\s\d]*)\s*")
+A statistic without a span is that of the whole pipeline: `e2e`, from the intended arrival, where frames arrive by a
+clock of their own, `service` elsewhere. "drops" and "misses" are shares of the offered frames.
+"""
+
+_PATTERN = re.compile(rf"\s*([A-Za-z][\w.]*)\s*(<=|>=|<|>|=+)\s*{QUANTITY_PATTERN}\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """An upper limit on a metric; `limit` is in `unit`, which is ms for times and MB (10^6 bytes) for memory."""
+    """An upper limit on a metric; `limit` is in `unit`: ms for times, MB (10^6 bytes) for memory, % for shares."""
 
     text: str
     metric: str
     limit: float
     unit: str
+
+    @property
+    def span(self) -> str | None:
+        """The span that the metric names; None for a metric that names none."""
+        first = self.metric.partition(".")[0]
+        return first if first in SPANS else None
+
+    @property
+    def statistic(self) -> str:
+        """The metric without its span: "p99" of "compute.p99", "memory" of "memory"."""
+        return self.metric if self.span is None else self.metric.partition(".")[2]
 
     def judge(self, value: float | None) -> Verdict:
         """The verdict on a value in the budget's unit: pass, over, reject at 20 % above the limit.
@@ -83,22 +96,24 @@ def parse_budget(text: str) -> Budget:
         raise InvalidBudget(f'budget "{text}" is not of the form metric<=value unit; write for example "p99<=30ms"')
     metric, operator, number, unit = match.groups()
     if metric not in METRICS:
-        raise InvalidBudget(f'budget "{text}": no metric "{metric}"; metrics are {", ".join(METRICS)}')
+        raise InvalidBudget(
+            f'budget "{text}": no metric "{metric}"; metrics are {", ".join(_ALONE)}, and those of one span, such as'
+            f' "compute.p99", where spans are {", ".join(SPANS)}'
+        )
     if operator != "<=":
         raise InvalidBudget(f'budget "{text}": only "<=" can be asked; write "{metric}<={number}{unit}"')
     kind = METRICS[metric]
-    units = _UNITS[kind]
-    if unit not in units:
-        problem = f'"{unit}" is not a unit of {kind}' if unit else "the unit is missing"
-        example = f"{metric}<={number}{_BASE[kind]}"
-        raise InvalidBudget(f'budget "{text}": {problem}; write one of {", ".join(units)}, for example "{example}"')
-    try:
-        limit = float(Decimal(number) * units[unit])
-    except ArithmeticError:
-        raise InvalidBudget(f'budget "{text}": "{number}" is not a number') from None
+    if problem := unit_problem(number, unit, kind, f"{metric}<="):
+        raise InvalidBudget(f'budget "{text}": {problem}')
+    value = in_base_unit(number, unit, kind)
+    if value is None:
+        raise InvalidBudget(f'budget "{text}": "{number}" is not a number, or too large')
+    limit = float(value)
     if not 0 < limit < math.inf:
         raise InvalidBudget(f'budget "{text}": the limit must be above 0 and finite')
-    return Budget("".join(text.split()), metric, limit, _BASE[kind])
+    if kind == "share" and limit > 100:
+        raise InvalidBudget(f'budget "{text}": the limit is a share of the offered frames; it must be at most 100%')
+    return Budget("".join(text.split()), metric, limit, BASE_UNITS[kind])
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-PROTOCOL_REVISION = 2
+PROTOCOL_REVISION = 3
 """Grows by one with every addition to backbench.v1."""
 MIN_PROTOCOL_REVISION = 1
 """Oldest revision of the other side that this code works with."""
@@ -69,6 +69,7 @@ class Limits:
     image_count: int = 1024
     run_duration_ns: int = 24 * 3600 * 10**9
     free_bytes: int | None = None
+    memory_limit_floor_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ class LaunchReport:
     window_end_ns: int | None = None
     layers: tuple[Layer, ...] = ()
     output_checks: tuple[OutputCheck, ...] = ()
+    stream: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class ScenarioName(Enum):
 
 
 class QueuePolicy(Enum):
-    """What happens to a frame that finds the worker busy."""
+    """What happens to a frame that finds the worker busy and `queue_depth` frames waiting."""
 
     LATEST = "latest"
     DROP_NEWEST = "drop-newest"
@@ -107,7 +107,11 @@ class BackendSpec:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """How frames arrive; what the scenario does not use is None."""
+    """How frames arrive; what the scenario does not use is None.
+
+    `rate_mhz` is arrivals a second times 1000; of a sweep the highest rate that is tried. `duration_ns` ends the timed
+    window of a launch instead of `frame_count`. A frame that is not done `deadline_ns` after its arrival is a miss.
+    """
 
     name: ScenarioName = ScenarioName.CLOSED_LOOP
     frame_count: int | None = 1000
@@ -122,6 +126,13 @@ class Scenario:
     seed: int = 0
     miss_ratio_ppm: int | None = None
     deadline_ns: int | None = None
+
+    @property
+    def open_loop(self) -> bool:
+        """Whether frames arrive by a clock of their own, the worker ready or not: a soak and streams only at a rate."""
+        if self.name in (ScenarioName.SOAK, ScenarioName.STREAMS):
+            return self.rate_mhz is not None
+        return self.name in (ScenarioName.PACED, ScenarioName.POISSON, ScenarioName.TRACE, ScenarioName.SWEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +177,15 @@ class RunSpec:
     wait_cool_mc: int | None = None
     wait_cool_limit_ns: int | None = None
     regime: str = "as-shipped"
+    postprocess: str = ""
+    group_id: str = ""
+    group_size: int = 0
 
     @property
     def artifacts(self) -> tuple[str, ...]:
         """The digests of everything that must be on the device before the run, and stay there until its end."""
-        reference = (self.model.reference_sha256,) if self.model.reference_sha256 else ()
-        return (self.model.sha256, *reference, *(image.sha256 for image in self.inputs.images))
+        named = (self.model.sha256, self.model.reference_sha256, self.scenario.trace_sha256)
+        return (*(sha256 for sha256 in named if sha256), *(image.sha256 for image in self.inputs.images))
 
 
 @dataclass(frozen=True, slots=True)

@@ -319,6 +319,7 @@ class Limits(google.protobuf.message.Message):
     IMAGE_COUNT_FIELD_NUMBER: builtins.int
     RUN_DURATION_NS_FIELD_NUMBER: builtins.int
     FREE_BYTES_FIELD_NUMBER: builtins.int
+    MEMORY_LIMIT_FLOOR_BYTES_FIELD_NUMBER: builtins.int
     message_bytes: builtins.int
     """Largest gRPC message in bytes."""
     artifact_bytes: builtins.int
@@ -333,6 +334,8 @@ class Limits(google.protobuf.message.Message):
     """Longest run in nanoseconds."""
     free_bytes: builtins.int
     """Free room for artifacts and journals in bytes."""
+    memory_limit_floor_bytes: builtins.int
+    """Smallest memory limit of a run in bytes: what a worker without a model holds; 0 when unknown."""
     def __init__(
         self,
         *,
@@ -343,7 +346,8 @@ class Limits(google.protobuf.message.Message):
         image_count: builtins.int = ...,
         run_duration_ns: builtins.int = ...,
         free_bytes: builtins.int = ...,
+        memory_limit_floor_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["artifact_bytes", b"artifact_bytes", "frame_count", b"frame_count", "free_bytes", b"free_bytes", "image_count", b"image_count", "message_bytes", b"message_bytes", "queue_length", b"queue_length", "run_duration_ns", b"run_duration_ns"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact_bytes", b"artifact_bytes", "frame_count", b"frame_count", "free_bytes", b"free_bytes", "image_count", b"image_count", "memory_limit_floor_bytes", b"memory_limit_floor_bytes", "message_bytes", b"message_bytes", "queue_length", b"queue_length", "run_duration_ns", b"run_duration_ns"]) -> None: ...
 
 global___Limits = Limits

@@ -308,6 +308,9 @@ class RunSpec(google.protobuf.message.Message):
     WAIT_COOL_MC_FIELD_NUMBER: builtins.int
     WAIT_COOL_LIMIT_NS_FIELD_NUMBER: builtins.int
     REGIME_FIELD_NUMBER: builtins.int
+    POSTPROCESS_FIELD_NUMBER: builtins.int
+    GROUP_ID_FIELD_NUMBER: builtins.int
+    GROUP_SIZE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """UUIDv7 made by the controller, lower case with hyphens."""
     height: builtins.int
@@ -338,6 +341,12 @@ class RunSpec(google.protobuf.message.Message):
     """Longest wait for the gate in nanoseconds."""
     regime: builtins.str
     """"locked" or "as-shipped"; empty for as-shipped."""
+    postprocess: builtins.str
+    """What is done with the outputs of a frame within its time: "top-1"; empty for nothing."""
+    group_id: builtins.str
+    """Runs with the same id take turns, launch by launch (A B B A); empty for a run of its own."""
+    group_size: builtins.int
+    """Runs that have this group id; 0 where it is empty."""
     @property
     def model(self) -> global___ModelRef:
         """What is executed."""
@@ -386,9 +395,12 @@ class RunSpec(google.protobuf.message.Message):
         wait_cool_mc: builtins.int = ...,
         wait_cool_limit_ns: builtins.int = ...,
         regime: builtins.str = ...,
+        postprocess: builtins.str = ...,
+        group_id: builtins.str = ...,
+        group_size: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["backend", b"backend", "inputs", b"inputs", "model", b"model", "preprocess", b"preprocess", "scenario", b"scenario"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "batch", b"batch", "height", b"height", "inputs", b"inputs", "labels", b"labels", "launches", b"launches", "layers_pass", b"layers_pass", "memory_limit_bytes", b"memory_limit_bytes", "memory_pass", b"memory_pass", "model", b"model", "preprocess", b"preprocess", "priority", b"priority", "regime", b"regime", "run_id", b"run_id", "run_timeout_ns", b"run_timeout_ns", "scenario", b"scenario", "stall_timeout_ns", b"stall_timeout_ns", "telemetry_rate_hz", b"telemetry_rate_hz", "wait_cool_limit_ns", b"wait_cool_limit_ns", "wait_cool_mc", b"wait_cool_mc", "width", b"width"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "batch", b"batch", "group_id", b"group_id", "group_size", b"group_size", "height", b"height", "inputs", b"inputs", "labels", b"labels", "launches", b"launches", "layers_pass", b"layers_pass", "memory_limit_bytes", b"memory_limit_bytes", "memory_pass", b"memory_pass", "model", b"model", "postprocess", b"postprocess", "preprocess", b"preprocess", "priority", b"priority", "regime", b"regime", "run_id", b"run_id", "run_timeout_ns", b"run_timeout_ns", "scenario", b"scenario", "stall_timeout_ns", b"stall_timeout_ns", "telemetry_rate_hz", b"telemetry_rate_hz", "wait_cool_limit_ns", b"wait_cool_limit_ns", "wait_cool_mc", b"wait_cool_mc", "width", b"width"]) -> None: ...
 
 global___RunSpec = RunSpec
 
@@ -911,6 +923,7 @@ class LaunchReport(google.protobuf.message.Message):
     WINDOW_END_NS_FIELD_NUMBER: builtins.int
     LAYERS_FIELD_NUMBER: builtins.int
     OUTPUT_CHECKS_FIELD_NUMBER: builtins.int
+    STREAM_FIELD_NUMBER: builtins.int
     launch: builtins.int
     """Number of the launch, from 0; the memory and layers passes have their own count."""
     purpose: global___LaunchPurpose.ValueType
@@ -919,6 +932,8 @@ class LaunchReport(google.protobuf.message.Message):
     """First timed frame's start: nanoseconds on CLOCK_MONOTONIC."""
     window_end_ns: builtins.int
     """Last timed frame's end: nanoseconds on CLOCK_MONOTONIC."""
+    stream: builtins.int
+    """Engine instance within the launch, from 0."""
     @property
     def phases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Phase]:
         """Cold start, phase by phase."""
@@ -956,8 +971,9 @@ class LaunchReport(google.protobuf.message.Message):
         window_end_ns: builtins.int = ...,
         layers: collections.abc.Iterable[global___Layer] | None = ...,
         output_checks: collections.abc.Iterable[global___OutputCheck] | None = ...,
+        stream: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["counters", b"counters", "facts", b"facts", "launch", b"launch", "layers", b"layers", "memory", b"memory", "output_checks", b"output_checks", "phases", b"phases", "purpose", b"purpose", "window_end_ns", b"window_end_ns", "window_start_ns", b"window_start_ns"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counters", b"counters", "facts", b"facts", "launch", b"launch", "layers", b"layers", "memory", b"memory", "output_checks", b"output_checks", "phases", b"phases", "purpose", b"purpose", "stream", b"stream", "window_end_ns", b"window_end_ns", "window_start_ns", b"window_start_ns"]) -> None: ...
 
 global___LaunchReport = LaunchReport
 

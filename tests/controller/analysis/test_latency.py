@@ -6,9 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from backbench.controller.analysis.budgets import judge, overall
 from backbench.controller.analysis.comparison import compare
-from backbench.controller.analysis.latency import counts, distribution_ms, spans_ns, throughput_fps
+from backbench.controller.analysis.latency import (
+    Sequences,
+    counts,
+    distribution_ms,
+    sequences,
+    spans_ns,
+    throughput_fps,
+    timed,
+)
 
 BASE = 2**60  # where float64 would have lost the nanoseconds
 
@@ -32,12 +39,19 @@ def columns(rows: int = 10, warm_up: int = 2, errored: tuple[int, ...] = ()) -> 
     }
 
 
+def only(span: Sequences | None) -> set[int]:
+    """The different values of a span of one sequence."""
+    assert span is not None
+    (times,) = span
+    return set(times.tolist())
+
+
 def test_service_is_the_sum_of_its_parts_and_the_gap() -> None:
     spans = spans_ns(columns())
-    assert spans["e2e"] is not None and set(spans["e2e"]) == {5_000_001}
-    assert spans["service"] is not None and set(spans["service"]) == {4_999_994}
-    assert spans["queue_delay"] is not None and set(spans["queue_delay"]) == {7}
-    assert spans["host_gap"] is not None and set(spans["host_gap"]) == {999_994}
+    assert only(spans["e2e"]) == {5_000_001}
+    assert only(spans["service"]) == {4_999_994}
+    assert only(spans["queue_delay"]) == {7}
+    assert only(spans["host_gap"]) == {999_994}
     assert spans["host_to_device"] is None
     assert spans["postprocess"] is None
 
@@ -52,6 +66,73 @@ def test_warm_up_is_left_out_and_errored_frames_are_counted_but_have_no_spans() 
     assert service["max"] == 4.999994
 
 
+def test_each_launch_and_stream_is_a_sequence_of_its_own() -> None:
+    frames = columns(rows=10, warm_up=0)
+    frames["done_ns"] = frames["done_ns"] + np.arange(10)
+    frames["launch"] = np.ma.MaskedArray(np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0]))
+    frames["stream"] = np.ma.MaskedArray(np.array([0, 1, 0, 1, 0, 1, 0, 0, 0, 0]))
+    service = spans_ns(frames)["service"]
+    assert service is not None
+    assert [list(each - 4_999_994) for each in service] == [[6, 7, 8, 9], [0, 2, 4], [1, 3, 5]]
+    assert list(sequences(frames, timed(frames))) == [(0, 0), (1, 0), (1, 1)]
+
+
+def test_a_transient_is_cut_from_every_span_and_from_its_launch_alone() -> None:
+    frames = columns(rows=10, warm_up=2)
+    frames["launch"] = np.ma.MaskedArray(np.arange(10) // 5)
+    spans = spans_ns(frames, {(0, 0): 2})
+    assert [len(each) for each in spans["service"] or ()] == [1, 5]
+    assert {len(span) for span in spans.values() if span is not None} == {2}
+    assert spans_ns(frames, {(0, 0): 9, (1, 0): 9})["service"] is None
+
+
+def test_a_percentile_comes_with_its_upper_bound_or_not_at_all() -> None:
+    scattered = (np.arange(500) * 309 % 500 + 1) * 1_000_000  # every value once, neighbours far apart
+    told = distribution_ms((scattered,))
+    assert told is not None
+    assert list(told) == [
+        "n", "n_eff", "mean", "p50", "p90", "p95", "p99", "p99.9", "early_stopping", "min", "max", "outliers",
+    ]  # fmt: skip
+    assert (told["n"], told["n_eff"]) == (500, 500)
+    assert told["p99"] == {"value": 495.0, "upper": 500.0}
+    assert 450 < told["p90"]["upper"] < 480
+    assert told["p99.9"] is None
+    assert told["early_stopping"] == {"p90": 467.0, "p95": 488.0, "p99": None}
+
+
+def test_458_frames_give_no_p99_and_459_do() -> None:
+    few, enough = (distribution_ms((np.full(count, 5_000_000),)) for count in (458, 459))
+    assert few is not None
+    assert few["p99"] is None
+    assert enough is not None
+    assert enough["p99"] == {"value": 5.0, "upper": 5.0}
+
+
+def test_launches_add_up_to_what_one_cannot_carry_and_drifting_frames_do_not_count_in_full() -> None:
+    launch = np.full(230, 5_000_000)
+    assert (distribution_ms((launch,)) or {})["p99"] is None
+    both = distribution_ms((launch, launch)) or {}
+    assert (both["n"], both["n_eff"], both["p99"]) == (460, 460, {"value": 5.0, "upper": 5.0})
+    drifting = distribution_ms((np.arange(5000) + 5_000_000,)) or {}
+    assert drifting["n"] == 5000
+    assert drifting["n_eff"] < 20
+    assert drifting["p99"] is None
+
+
+def test_no_frames_have_no_distribution() -> None:
+    assert distribution_ms(None) is None
+    assert distribution_ms((np.zeros(0, np.int64),)) is None
+
+
+def test_ten_hours_in_lose_no_nanosecond() -> None:
+    frames = columns(rows=1000, warm_up=0)
+    shift = 36_000 * 10**9
+    for name in ("due_ns", "dequeued_ns", "done_ns"):
+        frames[name] = frames[name] + shift
+    assert only(spans_ns(frames)["service"]) == {4_999_994}
+    assert (distribution_ms(spans_ns(frames)["service"]) or {})["p50"] == {"value": 4.999994, "upper": 4.999994}
+
+
 def test_throughput_is_completed_frames_over_the_time_they_took() -> None:
     fps = throughput_fps(columns(rows=10, warm_up=0))
     assert fps is not None
@@ -59,13 +140,17 @@ def test_throughput_is_completed_frames_over_the_time_they_took() -> None:
     assert throughput_fps(columns(rows=2, warm_up=2)) is None
 
 
-def test_budgets_are_judged_on_the_whole_pipeline_and_unknown_is_not_a_pass() -> None:
-    service = distribution_ms(np.full(20, 12_000_000))
-    rows = judge(["p50<=10ms", "p99<=10ms", "memory<=100MB", "max<=11ms"], service, 99.0)
-    assert [row["verdict"] for row in rows] == ["reject", "unknown", "pass", "over"]
-    assert rows[1]["value"] is None
-    assert overall(rows) == "reject"
-    assert overall([]) is None
+def test_streams_of_a_launch_add_to_its_throughput_and_launches_do_not() -> None:
+    one = columns(rows=10, warm_up=0)
+    twice = {
+        name: np.ma.MaskedArray(np.tile(column.data, 2), mask=np.tile(np.ma.getmaskarray(column), 2))
+        for name, column in one.items()
+    }
+    second = np.ma.MaskedArray(np.arange(20) // 10)
+    fps = throughput_fps(one)
+    assert fps is not None
+    assert throughput_fps({**twice, "stream": second}) == 2 * fps
+    assert throughput_fps({**twice, "launch": second}) == fps
 
 
 def document(**changes: Any) -> dict[str, Any]:

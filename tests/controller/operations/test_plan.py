@@ -17,7 +17,6 @@ from backbench.controller.operations.plan import (
     Plan,
     ProfileRequest,
     ReadyModel,
-    check_device,
     newest_opset,
     plan_profile,
     specifications,
@@ -26,20 +25,18 @@ from backbench.controller.operations.plan import (
 from backbench.domain.artifact import ArtifactKind
 from backbench.domain.device import Backend, Device, DeviceIdentity, Limits
 from backbench.domain.errors import (
-    BackendUnavailable,
     InvalidArgument,
     InvalidBudget,
     InvalidImage,
     InvalidModel,
     InvalidRequest,
     InvalidRunSpec,
-    MessageTooLarge,
     ShapeMismatch,
     UnknownBackbone,
-    UnknownBackend,
 )
 from backbench.domain.identifiers import is_run_id
 from backbench.domain.preprocess import IMAGENET_DEFAULT
+from backbench.domain.run import SECOND_NS, ScenarioName
 from backbench.models.catalog import recipe
 from backbench.models.onnx_input import MODEL_KEY
 
@@ -59,13 +56,8 @@ def _image(path: Path) -> Path:
     return path
 
 
-def _device(**changes: object) -> Device:
-    backends = (
-        Backend("onnxruntime", True, precisions=("as-model", "fp32")),
-        Backend("tensorrt", False, reason="the package tensorrt is missing"),
-    )
-    device = Device("d", DeviceIdentity(), backends, (), Limits(), "0.1.0", 1, 1, "i")
-    return replace(device, **changes)  # type: ignore[arg-type]
+def _device(backend: Backend) -> Device:
+    return Device("d", DeviceIdentity(), (backend,), (), Limits(), "0.1.0", 1, 1, "i")
 
 
 @pytest.mark.parametrize(
@@ -92,6 +84,28 @@ def _device(**changes: object) -> Device:
         ({"budgets": ("p99<=30ms", "speed<=1ms")}, InvalidBudget, "no metric"),
         ({"budgets": ("memory<=1GB",), "memory_pass": False}, InvalidBudget, "--no-memory-pass"),
         ({"inputs": Path("no/such/folder")}, InvalidArgument, "no such file or folder"),
+        ({"scenario": "paced"}, InvalidRunSpec, "scenario paced needs --fps N"),
+        ({"fps": 30.0}, InvalidRunSpec, "--fps is of no use in scenario closed-loop"),
+        ({"launches": 0}, InvalidRunSpec, "--launches is 0; it must be between 1 and 100"),
+        (
+            {"scenario": "sweep", "launches": 2},
+            InvalidRunSpec,
+            "--launches is 2; the launches of scenario sweep are its",
+        ),
+        (
+            {"scenario": "streams", "streams": 2, "launches": 2},
+            InvalidRunSpec,
+            "--launches is 2; the launches of scenario",
+        ),
+        ({"seed": -1}, InvalidRunSpec, "--seed is -1"),
+        ({"seed": 1, "inputs": Path()}, InvalidRunSpec, "--seed is of no use with --inputs"),
+        ({"postprocess": "top-5"}, InvalidArgument, '--postprocess "top-5" is not known; did you mean top-1?'),
+        ({"memory_limit": "256"}, InvalidArgument, '--memory-limit "256": the unit is missing'),
+        ({"memory_limit": "0MB"}, InvalidRunSpec, "--memory-limit is 0MB; it must lie between 1MB"),
+        ({"scenario": "soak", "timeout_s": 599.0}, InvalidRunSpec, "the timed windows alone take 600 s"),
+        ({"budgets": ("drops<=1%",)}, InvalidBudget, 'budget "drops<=1%": in closed-loop no frame arrives before'),
+        ({"budgets": ("preprocess.p50<=1ms",)}, InvalidBudget, "synthetic images are not preprocessed"),
+        ({"budgets": ("postprocess.p50<=1ms",)}, InvalidBudget, "add --postprocess top-1"),
     ],
 )
 def test_a_wrong_request_is_refused_with_what_is_wrong(
@@ -186,28 +200,29 @@ def test_a_size_is_height_by_width(text: str, size: tuple[int, int]) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
-    ("change", "limits", "error", "words"),
-    [
-        ({"backend": "tflite"}, {}, UnknownBackend, "it has onnxruntime, tensorrt"),
-        ({"backend": "tensorrt"}, {}, BackendUnavailable, "package tensorrt is missing"),
-        ({"precision": "int8"}, {}, InvalidArgument, "--precision int8: onnxruntime on pi takes as-model, fp32"),
-        ({"frames": 90, "warmup": 11}, {"frame_count": 100}, InvalidRunSpec, "--frames and --warmup"),
-        ({"timeout_s": 61.0}, {"run_duration_ns": 60 * 10**9}, InvalidRunSpec, "--timeout"),
-        ({}, {"artifact_bytes": 1000}, MessageTooLarge, "at most 1000"),
-    ],
-)
-def test_what_the_device_would_refuse_is_refused_here(
-    change: dict[str, object], limits: dict[str, int], error: type[Exception], words: str
-) -> None:
-    plan = plan_profile(replace(GOOD, **change))  # type: ignore[arg-type]
-    with pytest.raises(error, match=words):
-        check_device(plan, _device(limits=Limits(**limits)))
+def test_scenario_limits_and_launches_reach_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "camera.txt"
+    path.write_text("0\n200000000000\n")
+    asked = {"trace": path, "launches": 3, "memory_limit": "256MB", "postprocess": "top-1", "seed": 5}
+    plan = plan_profile(replace(GOOD, scenario="trace", **asked))  # type: ignore[arg-type]
+    ready = _ready(plan)
+    sent = uploads(plan, ready)
+    assert [(upload.kind, upload.name) for upload in sent][-1] == (ArtifactKind.TRACE, "camera.txt")
+    digests = {upload.path: digit * 64 for upload, digit in zip(sent, "ab", strict=True)}
+    (spec,) = specifications(plan, ready, digests)
+    assert (spec.scenario.name, spec.scenario.trace_sha256) == (ScenarioName.TRACE, "b" * 64)
+    assert (spec.launches, spec.memory_limit_bytes, spec.postprocess) == (3, 256_000_000, "top-1")
+    assert spec.inputs.seed == 5
+    assert (spec.group_id, spec.group_size) == ("", 0)
 
 
-def test_a_plan_that_fits_the_device_passes() -> None:
-    check_device(plan_profile(GOOD), _device())
-    check_device(plan_profile(replace(GOOD, precision="fp32")), _device())
+def test_a_run_has_an_hour_besides_its_windows_and_its_pauses_are_no_stalls() -> None:
+    plan = plan_profile(replace(GOOD, scenario="idle-fire", idle_gap="5m", frames=10, launches=2))
+    ready = _ready(plan)
+    (spec,) = specifications(plan, ready, {ready[0].model.path: "a" * 64})
+    assert spec.run_timeout_ns == (3600 + 2 * 10 * 300) * SECOND_NS
+    assert spec.stall_timeout_ns == (120 + 300) * SECOND_NS
+    assert plan_profile(replace(GOOD, timeout_s=7.0)).timeout_s == 7.0
 
 
 def _stated(path: Path, precision: str) -> Path:
@@ -216,14 +231,6 @@ def _stated(path: Path, precision: str) -> Path:
     onnx.helper.set_model_props(model, {MODEL_KEY: json.dumps({"precision": precision})})
     onnx.save(model, path)
     return path
-
-
-def test_a_file_whose_precision_the_backend_does_not_take_is_refused_before_it_is_sent(tmp_path: Path) -> None:
-    path = _stated(tmp_path / "small.onnx", "int8")
-    with pytest.raises(InvalidArgument, match="small is int8: onnxruntime on pi takes as-model, fp32"):
-        check_device(plan_profile(replace(GOOD, models=(str(path),))), _device())
-    able = replace(_device().backends[0], precisions=("as-model", "fp32", "fp16", "int8"))
-    check_device(plan_profile(replace(GOOD, models=(str(path),))), _device(backends=(able,)))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
@@ -239,6 +246,7 @@ def test_a_file_is_not_converted_back(precision: str, tmp_path: Path) -> None:
     [
         ({"precision": "int4"}, '--precision "int4" is not known; take one of fp32, fp16, int8'),
         ({"precision": "int8", "target": "npu"}, '--for "npu" is not known; take cpu or tensorrt'),
+        ({"target": "tensorrt"}, "--for is of no use without --precision int8"),
         ({"calibration": Path()}, "--calibration is of no use without --precision int8"),
         ({"calibration": Path(), "precision": "fp32"}, "--calibration is of no use for fp32"),
         ({"calibration": Path("gone"), "precision": "int8"}, "gone: no such file or folder"),
@@ -279,16 +287,6 @@ def test_a_name_that_is_not_in_the_catalogue_can_be_exported(monkeypatch: pytest
 
 @pytest.mark.parametrize(("newest", "opset"), [(None, 20), (17, 17), (20, 20), (23, 20)])
 def test_an_export_is_for_what_the_backend_takes(newest: int | None, opset: int) -> None:
-    backend = replace(_device().backends[0], max_opset=newest)
-    assert newest_opset(plan_profile(GOOD), _device(backends=(backend,))) == opset
-    assert newest_opset(plan_profile(replace(GOOD, backend="other")), _device(backends=(backend,))) == 20
-
-
-def test_int8_for_another_kind_of_backend_is_refused_and_the_backend_decides_where_nothing_is_said() -> None:
-    plan = plan_profile(replace(GOOD, precision="int8", target="tensorrt"))
-    device = _device(backends=(Backend("onnxruntime", True), Backend("tensorrt", True)))
-    with pytest.raises(InvalidArgument, match=r"resnet50 is int8 for tensorrt, .* take --for cpu"):
-        check_device(plan, device)
-    check_device(plan_profile(replace(GOOD, precision="int8", backend="tensorrt")), device)
-    with pytest.raises(InvalidArgument, match="--for is of no use without --precision int8"):
-        plan_profile(replace(GOOD, target="tensorrt"))
+    device = _device(Backend("onnxruntime", True, max_opset=newest))
+    assert newest_opset(plan_profile(GOOD), device) == opset
+    assert newest_opset(plan_profile(replace(GOOD, backend="other")), device) == 20

@@ -88,6 +88,22 @@ def test_a_roofline_is_kept_replaced_and_forgotten_with_its_device(store: Store)
     assert store.roofline("lab1") is None
 
 
+NOISE = {"schema": "backbench.noise/1", "measured_unix_ns": 7, "noise_floor": 0.012}
+
+
+def test_the_newest_noise_measurement_is_kept_and_forgotten_with_its_device(store: Store) -> None:
+    with pytest.raises(DeviceNotFound):
+        store.noise("lab1")
+    store.put_device(DeviceRecord("lab1", "127.0.0.1:1", 5, None))
+    assert store.noise("lab1") is None
+    for document in (NOISE, {**NOISE, "measured_unix_ns": 8, "noise_floor": 0.5}):
+        store.put_noise("lab1", document)
+        assert store.noise("lab1") == document
+    store.remove_device("lab1")
+    store.put_device(DeviceRecord("lab1", "127.0.0.1:1", 5, None))
+    assert store.noise("lab1") is None
+
+
 @pytest.mark.parametrize(
     ("known", "new", "kept"),
     [
@@ -97,13 +113,15 @@ def test_a_roofline_is_kept_replaced_and_forgotten_with_its_device(store: Store)
         (DeviceRecord("lab1", "a:1", 5, device("one")), DeviceRecord("lab1", "a:1", 5, device("two")), False),
     ],
 )
-def test_a_roofline_stays_with_the_device_and_not_with_its_name(
+def test_what_was_measured_of_a_device_stays_with_it_and_not_with_its_name(
     store: Store, known: DeviceRecord, new: DeviceRecord, kept: bool
 ) -> None:
     store.put_device(known)
     store.put_roofline("lab1", PEAKS)
+    store.put_noise("lab1", NOISE)
     store.put_device(new)
     assert (store.roofline("lab1") is not None) == kept
+    assert (store.noise("lab1") is not None) == kept
 
 
 def test_a_store_of_an_older_version_is_brought_up_with_everything_in_it(store: Store) -> None:
@@ -111,6 +129,7 @@ def test_a_store_of_an_older_version_is_brought_up_with_everything_in_it(store: 
     record = create(store)
     with store._engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE roofline")
+        connection.exec_driver_sql("DROP TABLE noise")
         connection.exec_driver_sql("ALTER TABLE run DROP COLUMN model_facts")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with Store.open(store.root) as opened:
@@ -118,6 +137,8 @@ def test_a_store_of_an_older_version_is_brought_up_with_everything_in_it(store: 
         assert opened.roofline("lab1") is None
         opened.put_roofline("lab1", PEAKS)
         assert opened.roofline("lab1") == PEAKS
+        opened.put_noise("lab1", NOISE)
+        assert opened.noise("lab1") == NOISE
         assert opened.run(record.run_id) == record
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from backbench.domain.device import Backend as BackendDescription
 from backbench.domain.run import FailureReason
@@ -65,6 +65,23 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class DeviceTimed(Protocol):
+    """An engine that can also tell the parts of an inference apart, from events on the device; nothing else needs this.
+
+    An engine on CUDA records four events an inference: before and after each copy. They have come when `infer` returns,
+    so `spans` only asks for the three times between them; it needs no more than the one set of events.
+    """
+
+    def spans(self) -> tuple[int, int, int]:
+        """The newest inference's host-to-device, compute and device-to-host times in ns.
+
+        Called once after each frame that was done, between its end and the next frame: its cost is in no span. Must
+        not raise. -1 stands for a time that is not known. Each is between two events of the same inference: times
+        against an event at the start of a run lose precision as the run goes on.
+        """
 
 
 class Backend(Protocol):

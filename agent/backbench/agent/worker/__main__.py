@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import json
+import gc
+import importlib
 import os
 import signal
 import sys
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 _STARTED_NS = time.perf_counter_ns()
 
-from backbench.agent.worker.job import Job, job_from_json  # noqa: E402 - the interpreter's own start is a phase
+from backbench.agent.worker import memory  # noqa: E402 - the interpreter's own start is a phase
+from backbench.agent.worker.job import Job, job_from_json  # noqa: E402
+from backbench.agent.worker.reporting import Reporter  # noqa: E402
 
 if TYPE_CHECKING:
     from backbench.agent.backends.base import Engine
@@ -21,33 +24,6 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _MEMORY_PASS_FRAMES = 20
-
-
-class Reporter:
-    """Writes events for the agent, one JSON document a line, and keeps the phases of the cold start."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.phases: list[tuple[str, int]] = []
-        self.memory: list[dict[str, Any]] = []
-
-    def send(self, event: str, **fields: Any) -> None:
-        """One event."""
-        self._stream.write(json.dumps({"event": event, **fields}) + "\n")
-        self._stream.flush()
-
-    def phase(self, name: str, since_ns: int) -> int:
-        """Close a phase that began at `since_ns`; returns the next one's beginning."""
-        from backbench.agent.worker import memory
-
-        end = time.perf_counter_ns()
-        self.phases.append((name, end - since_ns))
-        figures = memory.read_memory()
-        peak, resident = figures.pop("VmHWM", 0), figures.pop("VmRSS", 0)
-        self.memory.append({"name": name, "peak_bytes": peak, "resident_bytes": resident, "figures": figures})
-        memory.reset_peak()
-        self.send("stage", stage=name)
-        return time.perf_counter_ns()
 
 
 def main() -> int:
@@ -58,45 +34,63 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != job.parent_pid:
         return 1  # the agent is gone already
-    from backbench.agent.backends.base import WorkerFailure
-    from backbench.domain.run import FailureReason
-
-    reporter = Reporter(stream)
+    reporter = Reporter(stream, reads_memory=job.purpose == "memory")
     try:
         _work(job, reporter)
-    except WorkerFailure as failure:
-        reporter.send("failure", reason=failure.reason.value, message=str(failure))
-        return 1
-    except MemoryError:
-        reason = FailureReason.OUT_OF_MEMORY.value
-        reporter.send(
-            "failure", reason=reason, message="the worker could not get the memory it needs; use a smaller size"
-        )
+    except Exception as error:
+        failure = _failure(error, job, reporter.current)
+        if failure is None:
+            raise
+        reporter.send("failure", **failure)
         return 1
     return 0
 
 
+def _failure(error: Exception, job: Job, phase: str) -> dict[str, str] | None:
+    """The failure that an error is; None for what nobody foresaw."""
+    from backbench.agent.backends.base import WorkerFailure
+    from backbench.domain.run import FailureReason
+
+    lacking = memory.lack_of_memory(error)
+    if lacking is not None:
+        words = " ".join(str(lacking).split()).rstrip(".")[:300] or type(lacking).__name__
+        limited = job.memory_limit_bytes is not None or job.memory_limit_held_by
+        remedy = "use a smaller model or size" + (", or raise --memory-limit" if limited else "")
+        return {
+            "reason": FailureReason.OUT_OF_MEMORY.value,
+            "message": f"out of memory in phase {phase}: {words}; {remedy}",
+        }
+    if isinstance(error, WorkerFailure):
+        return {"reason": error.reason.value, "message": str(error)}
+    return None
+
+
 def _work(job: Job, reporter: Reporter) -> None:
-    from backbench.agent.backends.base import OpenRequest
-    from backbench.agent.backends.table import backend_named
-
     reporter.phases.append(("process", _STARTED_NS - job.spawned_ns))
-    backend = backend_named(job.backend)
-    at = reporter.phase("interpreter", _STARTED_NS)
-    backend.load()
-    from backbench.agent.worker.inputs import inputs_for
+    with reporter.phase("interpreter", _STARTED_NS):
+        if job.memory_limit_held_by:
+            reporter.facts["memory_limit"] = memory.group_limit()
+        elif job.memory_limit_bytes is not None:
+            reporter.facts["memory_limit"] = memory.apply_memory_limit(job.memory_limit_bytes)
+        from backbench.agent.backends.base import OpenRequest
+        from backbench.agent.backends.table import backend_named
 
-    at = reporter.phase("import", at)
+        backend = backend_named(job.backend)
+    with reporter.phase("import"):
+        importlib.import_module("numpy")  # by itself: where memory runs out in it, no other error is put in its place
+        backend.load()
+        from backbench.agent.worker.inputs import inputs_for
     shape = (job.batch, 3, job.height, job.width)
-    with backend.open(OpenRequest(job.model_path, shape, job.threads, job.spin)) as engine:
-        at = reporter.phase("load", at)
-        inputs = inputs_for(job)
-        engine.bind(inputs.slots)
-        at = reporter.phase("inputs", at)
-        _first_inference(job, engine, inputs)
-        reporter.phase("first_inference", at)
+    with ExitStack() as opened:
+        with reporter.phase("load"):
+            engine = opened.enter_context(backend.open(OpenRequest(job.model_path, shape, job.threads, job.spin)))
+        with reporter.phase("inputs"):
+            inputs = inputs_for(job)
+            engine.bind(inputs.slots)
+        with reporter.phase("first_inference"):
+            _first_inference(job, engine, inputs)
         if job.purpose == "memory":
-            _memory_pass(job, engine, inputs, reporter)
+            _memory_pass(job, engine, inputs, reporter, opened)
         else:
             _timed_pass(job, engine, inputs, reporter)
 
@@ -115,60 +109,48 @@ def _first_inference(job: Job, engine: Engine, inputs: Inputs) -> None:
         ) from error
 
 
-def _memory_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter) -> None:
-    at = time.perf_counter_ns()
-    for frame in range(_MEMORY_PASS_FRAMES):
-        engine.infer(inputs.fill(frame))
-    reporter.phase("steady", at)
-    reporter.send("report", memory=reporter.memory, facts=_facts(job, engine, inputs))
+def _memory_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter, opened: ExitStack) -> None:
+    """Frames that nobody times, then the memory that stays when the engine is closed."""
+    from backbench.agent.worker.postprocess import postprocess_named
+
+    with reporter.phase("steady"):
+        postprocess = postprocess_named(job.postprocess, engine)
+        for frame in range(_MEMORY_PASS_FRAMES):
+            engine.infer(inputs.fill(frame))
+            if postprocess is not None:
+                postprocess()
+    facts = _facts(job, engine, inputs)
+    with reporter.phase("after_free"):
+        opened.close()
+        gc.collect()
+    reporter.send("report", memory=reporter.memory, facts={**facts, **reporter.facts})
 
 
 def _timed_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter) -> None:
-    from backbench.agent.worker import outputs
-    from backbench.agent.worker.loop import QuietWindow, Window, closed_loop
-    from backbench.agent.worker.table import FrameTable, row_offset
-    from backbench.domain.frame import FrameTag
+    from backbench.agent.worker.timed import AgentGone, TimedLaunch
 
-    if job.table_descriptor is None:
-        raise ValueError("a timed job needs a frame table")
-    # One that cannot be used is found out before the window, and its frames are run after it.
-    reference = outputs.opened_reference(job)
-    rows = job.warmup_frame_count + job.frame_count
-    table = FrameTable(job.table_descriptor, rows)
-    table.touch()
-    at = time.perf_counter_ns()
-    warmup = Window(0, job.warmup_frame_count, FrameTag.WARM_UP.value)
-    timed = Window(job.warmup_frame_count, job.frame_count, 0)
-    with QuietWindow() as quiet:
-        closed_loop(warmup, table, inputs.fill, engine.infer, inputs.count, inputs.timed)
-        reporter.phases.append(("warmup", time.perf_counter_ns() - at))
-        closed_loop(timed, table, inputs.fill, engine.infer, inputs.count, inputs.timed)
-    first, last = row_offset(timed.first), row_offset(rows - 1)
-    checks: list[dict[str, Any]] = []
-    if reference is not None:
-        tell = partial(reporter.send, "stage", stage="outputs")
-        checks = outputs.output_checks(reference, job, engine, inputs.slots[0], tell)
-    reporter.send(
-        "report",
-        phases=reporter.phases,
-        facts=_facts(job, engine, inputs),
-        counters=dict(quiet.counters),
-        window_start_ns=table.words[first + 2],
-        window_end_ns=max(table.words[last + 3], table.words[last + 2]),
-        output_checks=checks,
-    )
+    try:
+        measured = TimedLaunch(job, engine, inputs, reporter, sys.stdin).perform()
+    except AgentGone:
+        sys.exit(1)
+    facts = {**_facts(job, engine, inputs), **reporter.facts}
+    reporter.send("report", phases=reporter.phases, facts=facts, **measured)
 
 
 def _facts(job: Job, engine: Engine, inputs: Inputs) -> dict[str, str]:
     import platform
 
+    from backbench.agent.backends.base import DeviceTimed
+
     facts = {
         **engine.facts,
         "clock": "CLOCK_MONOTONIC",
+        "compute": "events of the device" if isinstance(engine, DeviceTimed) else "time of the call",
         "batch": str(job.batch),
         "python": platform.python_version(),
         "inputs": f"{inputs.count} images" if inputs.timed else f"{inputs.count} synthetic, seed {job.seed}",
         "warmup": f"{job.warmup_frame_count} frames",
+        "postprocess": job.postprocess or "none",
     }
     if inputs.timed:
         import PIL

@@ -14,7 +14,12 @@ from backbench.domain.preprocess import Preprocess
 class Job:
     """One worker's work: which model, what is fed, how many frames, and for which purpose ("timed" or "memory").
 
-    `reference_path` is a file of reference outputs that the model's are compared with; None for no comparison.
+    `arrivals` is "closed-loop" (back to back), "constant" (at `rate_mhz`), "poisson" (at that mean rate, from
+    `schedule_seed`), "trace" (the recorded arrivals in `trace_path`) or "idle" (each frame `idle_gap_ns` after the one
+    before it ended). `duration_ns` ends the timed window earlier than `frame_count` does. A `gated` worker waits before
+    its timed window for a line on standard input. The worker holds itself to `memory_limit_bytes`, unless the agent
+    says with `memory_limit_held_by` that something else does so. `reference_path` is a file of reference outputs that
+    the model's are compared with; None for no comparison.
     """
 
     purpose: str
@@ -34,6 +39,18 @@ class Job:
     frame_count: int
     spawned_ns: int
     parent_pid: int
+    schedule_seed: int = 0
+    arrivals: str = "closed-loop"
+    duration_ns: int | None = None
+    rate_mhz: int | None = None
+    trace_path: str | None = None
+    queue_policy: str = "latest"
+    queue_depth: int = 1
+    idle_gap_ns: int = 0
+    postprocess: str = ""
+    gated: bool = False
+    memory_limit_bytes: int | None = None
+    memory_limit_held_by: str = ""
     table_descriptor: int | None = None
     reference_path: str | None = None
 

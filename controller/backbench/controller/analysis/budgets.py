@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from backbench.domain.budget import METRICS, Verdict, parse_budget, worst
+from backbench.domain.budget import METRICS, Budget, Verdict, parse_budget, worst
+from backbench.domain.run import Scenario, ScenarioName
+
+Part = Mapping[str, Any] | None
+"""A part of a run's document; None where it was not measured."""
 
 
-def judge(budgets: Sequence[str], service: Mapping[str, Any] | None, peak_mb: float | None) -> list[dict[str, Any]]:
-    """One row a budget. Times are those of `service`, the whole pipeline; memory is the peak in MB (10^6 bytes)."""
-    rows = []
-    for text in budgets:
-        budget = parse_budget(text)
-        value, upper = _measured(budget.metric, service, peak_mb)
-        verdict = budget.judge(value)
-        rows.append(
-            {
-                "text": budget.text,
-                "metric": budget.metric,
-                "value": value,
-                "upper": upper,
-                "limit": budget.limit,
-                "unit": budget.unit,
-                "verdict": verdict.value,
-            }
-        )
-    return rows
+def judge(
+    budgets: Sequence[str],
+    scenario: Scenario,
+    latency_ms: Mapping[str, Part],
+    *,
+    peak_mb: float | None = None,
+    load: Part = None,
+    cold_start_ms: float | None = None,
+) -> list[dict[str, Any]]:
+    """One row a budget: its text, metric, span, value, upper, limit, unit, verdict, confident.
+
+    A time without a span is that of the whole pipeline (`pipeline_span`). `peak_mb` is in MB of 10^6 bytes, `load` has
+    `drop_ratio` and `miss_ratio` as {value, low, high} of 0..1 or None, `cold_start_ms` is the total. Values are in the
+    row's unit; `upper` is the upper confidence bound of a percentile or share, `confident` whether it too lies within
+    the limit, and both are None where there is no bound. `span` is the span that was judged, None for other metrics.
+    Raises InvalidBudget.
+    """
+    measured = _Measured(scenario, latency_ms, peak_mb, load, cold_start_ms)
+    return [_row(parse_budget(text), measured) for text in budgets]
+
+
+def pipeline_span(scenario: Scenario) -> str:
+    """The span that is a frame's whole time: from its intended arrival in open-loop scenarios, else `service`."""
+    return "e2e" if scenario.open_loop else "service"
+
+
+def why_unmeasurable(budget: Budget, scenario: Scenario) -> str | None:
+    """What keeps a scenario from measuring a budget's metric, with the remedy; None when it can."""
+    name, metric = scenario.name.value, budget.metric
+    remedy = "add" if scenario.name in (ScenarioName.SOAK, ScenarioName.STREAMS) else "take --scenario paced"
+    queued = scenario.open_loop or scenario.name is ScenarioName.IDLE_FIRE
+    if metric in ("drops", "misses") and not scenario.open_loop:
+        return f"in {name} no frame arrives before its turn, so there are no {metric}; {remedy} --fps N"
+    if metric == "misses" and scenario.deadline_ns is None and scenario.name is not ScenarioName.SWEEP:
+        return f"{name} has no deadline that a frame could miss; add --deadline TIME"
+    if budget.span == "queue_delay" and not queued:
+        return f"in {name} no frame waits, so there is no queue_delay; {remedy} --fps N"
+    return None
 
 
 def unjudged(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The same rows with no verdict: what was measured is not what was asked for, such as a wrong engine."""
-    return [{**row, "verdict": Verdict.UNKNOWN.value} for row in rows]
+    return [{**row, "verdict": Verdict.UNKNOWN.value, "confident": None} for row in rows]
 
 
 def overall(rows: Sequence[Mapping[str, Any]]) -> str | None:
@@ -39,12 +64,46 @@ def overall(rows: Sequence[Mapping[str, Any]]) -> str | None:
     return worst([Verdict(row["verdict"]) for row in rows]).value if rows else None
 
 
-def _measured(
-    metric: str, service: Mapping[str, Any] | None, peak_mb: float | None
-) -> tuple[float | None, float | None]:
-    if METRICS[metric] == "memory":
-        return peak_mb, None
-    found = None if service is None else service[metric]
-    if isinstance(found, Mapping):
-        return found["value"], found["upper"]
-    return found, None
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    scenario: Scenario
+    latency_ms: Mapping[str, Part]
+    peak_mb: float | None
+    load: Part
+    cold_start_ms: float | None
+
+
+def _row(budget: Budget, measured: _Measured) -> dict[str, Any]:
+    timed = METRICS[budget.metric] == "time" and budget.metric != "cold_start"
+    span = (budget.span or pipeline_span(measured.scenario)) if timed else None
+    value, upper = _time(measured.latency_ms.get(span), budget.statistic) if span else _other(budget.metric, measured)
+    return {
+        "text": budget.text,
+        "metric": budget.metric,
+        "span": span,
+        "value": value,
+        "upper": upper,
+        "limit": budget.limit,
+        "unit": budget.unit,
+        "verdict": budget.judge(value).value,
+        "confident": None if upper is None else upper <= budget.limit,
+    }
+
+
+def _time(distribution: Part, statistic: str) -> tuple[float | None, float | None]:
+    found = None if distribution is None else distribution.get(statistic)
+    return (found["value"], found["upper"]) if isinstance(found, Mapping) else (found, None)
+
+
+def _other(metric: str, measured: _Measured) -> tuple[float | None, float | None]:
+    if metric == "memory":
+        return measured.peak_mb, None
+    if metric == "cold_start":
+        return measured.cold_start_ms, None
+    share = (measured.load or {}).get({"drops": "drop_ratio", "misses": "miss_ratio"}[metric])
+    return (None, None) if share is None else (_percent(share["value"]), _percent(share["high"]))
+
+
+def _percent(ratio: float | None) -> float | None:
+    """Through decimals, as 0.07 * 100 is above 7 in binary."""
+    return None if ratio is None else float(Decimal(repr(float(ratio))) * 100)

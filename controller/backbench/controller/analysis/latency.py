@@ -2,41 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backbench.controller.analysis.percentiles import QUANTILES, minimum_count, nearest_rank
+from backbench.controller.analysis.bounds import early_stopping, upper_bound
+from backbench.controller.analysis.dependence import effective_count
+from backbench.controller.analysis.percentiles import QUANTILES, enough, nearest_rank
 from backbench.domain.frame import OUTCOME_NUMBERS, FrameOutcome, FrameTag
 
 Columns = Mapping[str, "np.ma.MaskedArray[Any, np.dtype[np.int64]]"]
 """Columns of int64 by the names of `FrameBlock`, masked where a value is absent; all of the same length."""
 
+SequenceKey = tuple[int, int]
+"""The launch and the stream of frames that followed one another."""
+
+Sequences = tuple[NDArray[np.int64], ...]
+"""One array for each launch and stream, by their numbers, each in order of the rows."""
+
 PARTS = ("preprocess", "host_to_device", "compute", "device_to_host", "postprocess")
 """Measured parts of `service`, each the column `<part>_ns`."""
 SPANS = ("e2e", "service", "queue_delay", *PARTS, "host_gap")
 _OUTLIER_FACTORS = (2, 5, 10)
+_EARLY_STOPPING = ("p90", "p95", "p99")
 
 
-def spans_ns(frames: Columns) -> dict[str, NDArray[np.int64] | None]:
-    """Every span of the frames that were timed and completed, in order; None for a span that was not measured.
+def spans_ns(frames: Columns, cut: Mapping[SequenceKey, int] | None = None) -> dict[str, Sequences | None]:
+    """Every span of the frames that were timed and completed; None for a span that was not measured.
 
     e2e = done - due, service = done - dequeued, queue_delay = dequeued - due, and host_gap is what of service no part
-    explains. Warm-up frames are left out, nothing else is.
+    explains. All spans have one sequence for each key of `sequences`, of the same lengths. Warm-up frames are left out,
+    and so are the first `cut[launch, stream]` frames of a sequence: a transient, counted as `steadiness` counts it.
+    Nothing else is.
     """
-    kept = timed(frames) & completed(frames)
-    spans: dict[str, NDArray[np.int64] | None] = {
-        "e2e": _difference(frames, "done_ns", "due_ns", kept),
-        "service": _difference(frames, "done_ns", "dequeued_ns", kept),
-        "queue_delay": _difference(frames, "dequeued_ns", "due_ns", kept),
-        **{part: _values(frames, f"{part}_ns", kept) for part in PARTS},
+    cut = cut or {}
+    rows = [kept[cut.get(key, 0) :] for key, kept in sequences(frames, timed(frames) & completed(frames)).items()]
+    spans: dict[str, Sequences | None] = {
+        "e2e": _differences(frames, "done_ns", "due_ns", rows),
+        "service": _differences(frames, "done_ns", "dequeued_ns", rows),
+        "queue_delay": _differences(frames, "dequeued_ns", "due_ns", rows),
+        **{part: _all_values(frames, f"{part}_ns", rows) for part in PARTS},
     }
-    measured = [span for part in PARTS if (span := spans[part]) is not None]
-    service = spans["service"]
-    spans["host_gap"] = service - sum(measured) if service is not None and measured else None
+    spans["host_gap"] = _gaps(spans["service"], [span for part in PARTS if (span := spans[part]) is not None])
     return spans
+
+
+def sequences(frames: Columns, kept: NDArray[np.bool_]) -> dict[SequenceKey, NDArray[np.intp]]:
+    """The numbers of the kept rows of each launch and stream, in order; tables without streams have stream 0 alone."""
+    launches = np.ma.getdata(frames["launch"])
+    streams = np.ma.getdata(frames["stream"]) if "stream" in frames else np.zeros_like(launches)
+    found = {}
+    for launch in np.unique(launches[kept]):
+        of_launch = kept & (launches == launch)
+        for stream in np.unique(streams[of_launch]):
+            found[int(launch), int(stream)] = np.flatnonzero(of_launch & (streams == stream))
+    return found
 
 
 def timed(frames: Columns) -> NDArray[np.bool_]:
@@ -46,31 +68,42 @@ def timed(frames: Columns) -> NDArray[np.bool_]:
 
 def completed(frames: Columns) -> NDArray[np.bool_]:
     """Which rows have an output."""
-    return np.asarray(np.ma.getdata(frames["outcome"]) == OUTCOME_NUMBERS[FrameOutcome.COMPLETED])
+    return ended(frames, FrameOutcome.COMPLETED)
+
+
+def ended(frames: Columns, *outcomes: FrameOutcome) -> NDArray[np.bool_]:
+    """Which rows ended in one of these ways."""
+    numbers = [OUTCOME_NUMBERS[outcome] for outcome in outcomes]
+    return np.isin(np.ma.getdata(frames["outcome"]), numbers)
 
 
 def counts(frames: Columns) -> dict[str, int]:
     """Timed frames: offered = completed + dropped + errored."""
     rows = timed(frames)
-    outcomes = np.ma.getdata(frames["outcome"])[rows]
-    done = int(np.sum(outcomes == OUTCOME_NUMBERS[FrameOutcome.COMPLETED]))
-    errored = int(np.sum(outcomes == OUTCOME_NUMBERS[FrameOutcome.ERRORED]))
     offered = int(rows.sum())
+    done = int(np.sum(rows & completed(frames)))
+    errored = int(np.sum(rows & ended(frames, FrameOutcome.ERRORED)))
     return {"offered": offered, "completed": done, "dropped": offered - done - errored, "errored": errored}
 
 
-def distribution_ms(span: NDArray[np.int64] | None) -> dict[str, Any] | None:
-    """A span's distribution in ms; a percentile is None when there are too few samples to carry it.
+def distribution_ms(span: Sequence[NDArray[np.int64]] | None) -> dict[str, Any] | None:
+    """A span's distribution over all its sequences, in ms; None where there is no frame.
 
-    `upper` and `n_eff` are None: bounds on percentiles are not computed yet.
+    `n_eff` is the number of independent frames that the sequences are worth together. A percentile is {value, upper},
+    `upper` bounding it with 99 % confidence, or None where `n_eff` is too small to carry it. `early_stopping` are
+    MLPerf's estimates, which take all frames as independent. The bounds speak of these launches: what another launch
+    would do is told by the spread between launches alone.
     """
-    if span is None or len(span) == 0:
+    parts = [part for part in span or () if len(part)]
+    if not parts:
         return None
-    ascending = np.sort(span)
-    summary: dict[str, Any] = {"n": len(span), "n_eff": None, "mean": float(np.mean(span)) / 1e6}
+    ascending = np.sort(np.concatenate(parts))
+    effective = sum(effective_count(part) for part in parts)
+    summary: dict[str, Any] = {"n": len(ascending), "n_eff": int(effective), "mean": float(np.mean(ascending)) / 1e6}
     for name, quantile in QUANTILES.items():
-        enough = len(span) >= minimum_count(quantile)
-        summary[name] = {"value": nearest_rank(ascending, quantile) / 1e6, "upper": None} if enough else None
+        value, upper = nearest_rank(ascending, quantile) / 1e6, _ms(upper_bound(ascending, quantile, effective))
+        summary[name] = {"value": value, "upper": upper} if enough(effective, quantile) else None
+    summary["early_stopping"] = {name: _ms(early_stopping(ascending, QUANTILES[name])) for name in _EARLY_STOPPING}
     summary["min"] = int(ascending[0]) / 1e6
     summary["max"] = int(ascending[-1]) / 1e6
     median = int(ascending[(len(ascending) - 1) // 2])
@@ -79,28 +112,49 @@ def distribution_ms(span: NDArray[np.int64] | None) -> dict[str, Any] | None:
 
 
 def throughput_fps(frames: Columns) -> float | None:
-    """Completed frames a second, from the first one's start to the last one's end, summed over launches' times."""
+    """Completed frames a second of a launch's time, from its first frame's start to its last one's end.
+
+    The frames of all streams count, and so do all launches, each with its own time.
+    """
     kept = timed(frames) & completed(frames)
     count, length_ns = 0, 0
     launches = np.ma.getdata(frames["launch"])
     for launch in np.unique(launches[kept]):
-        rows = kept & (launches == launch)
-        start, end = _values(frames, "dequeued_ns", rows), _values(frames, "done_ns", rows)
+        rows = np.flatnonzero(kept & (launches == launch))
+        start, end = values(frames, "dequeued_ns", rows), values(frames, "done_ns", rows)
         if start is not None and end is not None:
             count += len(end)
             length_ns += int(end.max() - start.min())
     return count / (length_ns / 1e9) if length_ns else None
 
 
-def _values(frames: Columns, name: str, rows: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+def values(frames: Columns, name: str, rows: NDArray[np.intp]) -> NDArray[np.int64] | None:
+    """A column's values in these rows; None where there is no such column or a value is absent."""
     if name not in frames:
         return None
     column = frames[name][rows]
-    if np.ma.getmaskarray(column).any() or len(column) == 0:
+    if np.ma.getmaskarray(column).any():
         return None
     return np.asarray(np.ma.getdata(column), dtype=np.int64)
 
 
-def _difference(frames: Columns, later: str, earlier: str, rows: NDArray[np.bool_]) -> NDArray[np.int64] | None:
-    end, start = _values(frames, later, rows), _values(frames, earlier, rows)
-    return None if end is None or start is None else end - start
+def _all_values(frames: Columns, name: str, rows: Sequence[NDArray[np.intp]]) -> Sequences | None:
+    found = [values(frames, name, each) for each in rows]
+    measured = tuple(each for each in found if each is not None)
+    return measured if len(measured) == len(rows) and any(map(len, rows)) else None
+
+
+def _differences(frames: Columns, later: str, earlier: str, rows: Sequence[NDArray[np.intp]]) -> Sequences | None:
+    end, start = _all_values(frames, later, rows), _all_values(frames, earlier, rows)
+    return None if end is None or start is None else tuple(b - a for a, b in zip(start, end, strict=True))
+
+
+def _gaps(service: Sequences | None, parts: Sequence[Sequences]) -> Sequences | None:
+    if service is None or not parts:
+        return None
+    explained = (sum(each) for each in zip(*parts, strict=True))
+    return tuple(whole - part for whole, part in zip(service, explained, strict=True))
+
+
+def _ms(time_ns: int | None) -> float | None:
+    return None if time_ns is None else time_ns / 1e6

@@ -8,24 +8,18 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from backbench.controller.analysis.bounds import minimum_count
+
 QUANTILES: dict[str, Fraction] = {
     "p50": Fraction(50, 100),
     "p90": Fraction(90, 100),
     "p95": Fraction(95, 100),
     "p99": Fraction(99, 100),
+    "p99.9": Fraction(999, 1000),
 }
 """The percentiles that are reported, as exact fractions, so that no rank suffers from rounding."""
 
-CONFIDENCE = 0.99
 RULE = "nearest rank: the value at rank ceil(n*q), counted from 1"
-
-
-def minimum_count(quantile: Fraction, confidence: float = CONFIDENCE) -> int:
-    """The fewest samples whose maximum lies above the quantile with this confidence: n >= ln(1 - c) / ln(q).
-
-    It is the order-statistic bound for independent samples with t = 0; 459 for p99 at 99 %.
-    """
-    return math.ceil(math.log1p(-confidence) / math.log(quantile))
 
 
 def nearest_rank(ascending: NDArray[np.int64], quantile: Fraction) -> int:
@@ -34,6 +28,21 @@ def nearest_rank(ascending: NDArray[np.int64], quantile: Fraction) -> int:
     return int(ascending[max(rank, 1) - 1])
 
 
-def insufficient(count: int) -> dict[str, int]:
-    """The percentiles that so few samples cannot carry, with the number that would do."""
-    return {name: need for name, quantile in QUANTILES.items() if count < (need := minimum_count(quantile))}
+def enough(effective_count: float, quantile: Fraction) -> bool:
+    """Whether so many independent values, rounded down, can carry the quantile: it has an upper bound then."""
+    return int(effective_count) >= minimum_count(quantile)
+
+
+def insufficient(count: int, effective_count: float | None = None) -> dict[str, int]:
+    """The percentiles that `count` frames cannot carry, with the number of frames that would do.
+
+    Where the frames are worth fewer independent ones (`effective_count`; None: all of them), the need grows by
+    `count / effective_count`: more frames of the same kind are worth as little each.
+    """
+    effective = float(count) if effective_count is None else effective_count
+    scale = count / effective if effective > 0 else 1.0
+    return {
+        name: math.ceil(minimum_count(quantile) * scale)
+        for name, quantile in QUANTILES.items()
+        if not enough(effective, quantile)
+    }

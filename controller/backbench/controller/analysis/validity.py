@@ -1,52 +1,76 @@
-"""Whether a run's numbers may be believed, and why not."""
+"""Whether a run's numbers may be believed, and why not.
+
+Every finding is a reason with a code, and has a weight: what makes the numbers wrong is `invalid`, what makes them hard
+to repeat `unstable`, what nobody could see `unverified`; a note changes nothing. The heaviest decides. Nothing is left
+out of the data because of it, and what could not be read never counts as good.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from backbench.controller.analysis.percentiles import insufficient
+STATUSES = ("ok", "unverified", "unstable", "invalid")
+"""From light to heavy."""
+SPREAD_LIMIT = 0.05
+DEPENDENCE_LIMIT = 0.05
+LOOP_SHARE_LIMIT = 0.01
+_STEADY = ("flat", "warm-up", "too-short")
+
+_WEIGHTS = {
+    "run_not_done": "invalid",
+    "output_mismatch": "invalid",
+    "suspended": "invalid",
+    "swapped": "invalid",
+    "garbage_collected": "invalid",
+    "slowdown": "unstable",
+    "no_steady_state": "unstable",
+    "dependent_frames": "unstable",
+    "launches_differ": "unstable",
+    "loop_noisy": "unstable",
+    "pacer_late": "unstable",
+    "throttle_not_observed": "unverified",
+    "counters_unreadable": "unverified",
+    "outputs_not_checked": "unverified",
+    "frames_errored": "ok",
+    "insufficient_frames": "ok",
+    "clock_step": "ok",
+    "near_saturation": "ok",
+}
+_NEEDED = ("major_fault_count", "garbage_collection_count", "suspend_ns", "clock_step_ns")
 
 
-def judge_validity(
-    state: str,
-    counts: Mapping[str, int],
-    clock_range_ppm: int | None,
-    *,
-    outputs: Mapping[str, Any] | None = None,
-    reference: bool = False,
-) -> dict[str, Any]:
-    """`ok`, `unverified` or `invalid`, with reasons {code, detail}.
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a run's validity is judged by; None or empty where it was not measured.
 
-    A run that did not end as asked is invalid, and so is one whose outputs are wrong, however fast it was; one in which
-    nothing could have shown throttling is unverified. `clock_range_ppm` is how far the delivered processor clocks
-    moved, None when no clock was read. `outputs` is the document's part of that name, `reference` whether a reference
-    was named.
+    `steady` has the kind of every launch, `dependence` is n_eff / n of the pipeline's latency,
+    `spread` the largest launch's median over the smallest's less 1, `counters` those of every timed launch, `service`
+    the distribution of the pipeline's latency in ms, `load` the document's part of that name, `clock_range_ppm` how far
+    the delivered processor clocks moved, `outputs` the document's part of that name, `reference` whether one was named.
     """
-    reasons: list[dict[str, str]] = []
-    status = "ok"
-    if state != "done":
-        status = "invalid"
-        reasons.append({"code": "run_not_done", "detail": f"the run is {state}"})
-    for check in outputs["checks"] if outputs else ():
-        if not check["passed"]:
-            status = "invalid"
-            reasons.append({"code": "output_mismatch", "detail": mismatch(check)})
-    if reference and outputs is None and state == "done":
-        detail = "the agent did not compare the outputs with the reference; update Backbench on the device"
-        reasons.append({"code": "outputs_not_checked", "detail": detail})
-    if counts["errored"]:
-        reasons.append(
-            {"code": "frames_errored", "detail": f"{counts['errored']} of {counts['offered']} frames failed"}
-        )
-    for name, need in insufficient(counts["completed"]).items():
-        detail = f"{name} needs {need} frames, this run has {counts['completed']}"
-        reasons.append({"code": "insufficient_frames", "detail": detail})
-    witness = "no throttle counter was read"
-    if clock_range_ppm is not None:
-        witness += f"; the delivered clocks moved by {clock_range_ppm / 1e4:.1f} %"
-    reasons.append({"code": "throttle_not_observed", "detail": witness})
-    return {"status": "unverified" if status == "ok" else status, "reasons": reasons}
+
+    state: str
+    counts: Mapping[str, int]
+    insufficient: Mapping[str, int] = field(default_factory=dict)
+    steady: Sequence[str] = ()
+    dependence: float | None = None
+    spread: float | None = None
+    counters: Sequence[Mapping[str, int]] = ()
+    service: Mapping[str, Any] | None = None
+    load: Mapping[str, Any] | None = None
+    clock_range_ppm: int | None = None
+    outputs: Mapping[str, Any] | None = None
+    reference: bool = False
+
+
+def judge_validity(evidence: Evidence) -> dict[str, Any]:
+    """`ok`, `unverified`, `unstable` or `invalid`, with reasons {code, detail}, the heaviest first."""
+    reasons = [{"code": code, "detail": detail} for code, detail in _findings(evidence)]
+    reasons.sort(key=lambda reason: -STATUSES.index(_WEIGHTS[reason["code"]]))
+    status = max((_WEIGHTS[reason["code"]] for reason in reasons), key=STATUSES.index, default="ok")
+    return {"status": status, "reasons": reasons}
 
 
 def mismatch(check: Mapping[str, Any]) -> str:
@@ -57,3 +81,96 @@ def mismatch(check: Mapping[str, Any]) -> str:
     if error is None:
         return f"output {name} has no relative error, as its reference is 0 everywhere and it is not"
     return f"output {name} is off by {error:.2g} of the reference's largest number, more than {check['tolerance']:g}"
+
+
+def _findings(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    if evidence.state != "done":
+        yield "run_not_done", f"the run is {evidence.state}"
+    yield from _of_outputs(evidence)
+    yield from _of_frames(evidence)
+    yield from _of_counters(evidence)
+    yield from _of_steadiness(evidence)
+    yield from _of_load(evidence)
+    witness = "no throttle counter was read"
+    if evidence.clock_range_ppm is not None:
+        witness += f"; the delivered clocks moved by {evidence.clock_range_ppm / 1e4:.1f} %"
+    yield "throttle_not_observed", witness
+
+
+def _of_outputs(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    for check in evidence.outputs["checks"] if evidence.outputs else ():
+        if not check["passed"]:
+            yield "output_mismatch", mismatch(check)
+    if evidence.reference and evidence.outputs is None and evidence.state == "done":
+        yield (
+            "outputs_not_checked",
+            "the agent did not compare the outputs with the reference; update Backbench on the device",
+        )
+
+
+def _of_frames(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    counts = evidence.counts
+    if counts["errored"]:
+        yield "frames_errored", f"{counts['errored']} of {counts['offered']} frames failed"
+    for name, need in evidence.insufficient.items():
+        yield "insufficient_frames", f"{name} needs {need} frames, this run has {counts['completed']}"
+
+
+def _of_counters(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    if not evidence.counters:
+        return
+    total = {
+        name: sum(abs(counters.get(name, 0)) for counters in evidence.counters)
+        for name in {name for counters in evidence.counters for name in counters}
+    }
+    missing = [name for name in _NEEDED if any(name not in counters for counters in evidence.counters)]
+    if missing:
+        yield "counters_unreadable", f"not read in every launch: {', '.join(missing)}"
+    if total.get("suspend_ns", 0) > 1_000_000:
+        yield "suspended", f"the device slept for {total['suspend_ns'] / 1e9:.1f} s in the middle"
+    if pages := total.get("swap_in_page_count", 0) + total.get("swap_out_page_count", 0):
+        yield "swapped", f"{pages} pages were swapped while frames were timed; free some memory"
+    if count := total.get("garbage_collection_count", 0):
+        yield "garbage_collected", f"{count} garbage collections ran in the timed window"
+    if total.get("clock_step_ns", 0) > 10_000_000:
+        yield (
+            "clock_step",
+            f"the system's clock was set by {total['clock_step_ns'] / 1e9:.1f} s; no latency depends on it",
+        )
+    yield from _of_loop(evidence)
+
+
+def _of_loop(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    median = (evidence.service or {}).get("p50")
+    overheads = [
+        counters["loop_overhead_p99_ns"] for counters in evidence.counters if "loop_overhead_p99_ns" in counters
+    ]
+    if median is None or not overheads:
+        return
+    worst_ms = max(overheads) / 1e6
+    if worst_ms > LOOP_SHARE_LIMIT * median["value"]:
+        share = worst_ms / median["value"] * 100
+        yield "loop_noisy", f"the loop's own p99 of {worst_ms * 1e3:.0f} us is {share:.1f} % of the median"
+
+
+def _of_steadiness(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    kinds = evidence.steady
+    for kind in sorted({kind for kind in kinds if kind not in _STEADY}):
+        times = kinds.count(kind)
+        where = "" if len(kinds) == 1 else f" in {times} of {len(kinds)} launches"
+        words = "frames became slower and stayed so" if kind == "slowdown" else "frames settled on no level"
+        yield kind.replace("-", "_"), f"{words}{where}"
+    if evidence.dependence is not None and evidence.dependence < DEPENDENCE_LIMIT:
+        share = evidence.dependence * 100
+        yield "dependent_frames", f"the frames are worth {share:.1f} % as many independent ones"
+    if evidence.spread is not None and evidence.spread > SPREAD_LIMIT:
+        yield "launches_differ", f"the slowest launch's median is {evidence.spread * 100:.1f} % above the fastest's"
+
+
+def _of_load(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    load = evidence.load or {}
+    if load.get("pacer_late"):
+        late = load["pacer_lateness_ms"]["p99"]
+        yield "pacer_late", f"arrivals were seen up to {late:.2f} ms late (p99), more than 1 % of the period"
+    if (use := load.get("utilisation")) is not None and use > 0.8:
+        yield "near_saturation", f"the worker is busy {use * 100:.0f} % of the time: queueing makes the tail"

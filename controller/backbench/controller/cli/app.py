@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from backbench.controller import __version__
-from backbench.controller.cli import compare, demo, device, export, inspect, models, profile, push, run
+from backbench.controller.cli import compare, demo, device, export, inspect, models, noise, profile, push, run
 
 app = typer.Typer(
     name="backbench",
@@ -30,6 +30,7 @@ app.command("push")(push.push)
 app.command("profile")(profile.profile)
 app.add_typer(run.app, name="run")
 app.command("compare")(compare.compare)
+app.command("noise")(noise.noise)
 
 
 def _version(wanted: bool) -> None:

@@ -13,13 +13,15 @@ from backbench.controller.cli.output import print_answer, print_json
 def compare(
     context: typer.Context,
     runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Two or more; ratios are to the first.")],
-    across: Annotated[bool, typer.Option("--across", help="End with 0 where environments differ, too.")] = False,
+    across: Annotated[
+        bool, typer.Option("--across", help="Give a verdict and end with 0 where environments differ, too.")
+    ] = False,
     json: Json = False,
 ) -> int:
-    """Show runs and their ratios. Ends with 1 where their environments differ, unless --across."""
-    from backbench.controller.analysis.comparison import compare as compared
+    """Show runs, their ratios and a verdict. Ends with 1 where their environments differ, unless --across."""
     from backbench.controller.cli.runs import documents_of
     from backbench.controller.cli.verdict import FINE, NO
+    from backbench.controller.operations.comparing import compare_runs
     from backbench.controller.report.text import ratios
     from backbench.domain.errors import InvalidArgument
 
@@ -27,7 +29,7 @@ def compare(
         raise InvalidArgument("compare needs two runs or more; see backbench run list")
     store = open_store(context)
     documents = documents_of([store.run(run) for run in runs])
-    result = compared(documents)
+    result = compare_runs(store, documents, across)
     if json:
         ids = [document["run_id"] for document in documents]
         print_json({"schema": "backbench.comparison/1", "runs": ids, **result})

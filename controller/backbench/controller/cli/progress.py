@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LINE_S = 10.0
 _MEGABYTE = 10**6
+_SHORT_STAGES = ("interpreter", "import", "load", "inputs", "first_inference", "warmup", "ready", "outputs", "start")
+"""They come by in every launch and last a moment: a line each would bury the others."""
 
 
 class Shown(Observer, AbstractContextManager["Shown"]):
@@ -49,7 +51,7 @@ class Lines(Shown):
 
     def __init__(self) -> None:
         self._run = ""
-        self._stage = ""
+        self._step = (0, "")
         self._said_s = 0.0
         self._pushed = ""
 
@@ -67,16 +69,17 @@ class Lines(Shown):
     def started(self, spec: RunSpec, place: int, count: int) -> None:
         """Name the run."""
         self._run = spec.run_id[-8:]
-        self._stage = ""
+        self._step = (0, "")
         self.note(f"run {spec.run_id}: {spec.model.name} at {spec.height}x{spec.width}, {place} of {count}")
 
     def happened(self, event: RunEvent) -> None:
         """Show stages and the device's log."""
         happening = event.event
         if isinstance(happening, Progress):
-            now_s = time.monotonic()
-            if happening.stage != self._stage or now_s - self._said_s >= _LINE_S:
-                self._stage, self._said_s = happening.stage, now_s
+            now_s, step = time.monotonic(), (happening.launch, happening.stage)
+            told = happening.stage not in _SHORT_STAGES and step != self._step
+            if told or now_s - self._said_s >= _LINE_S:
+                self._step, self._said_s = step, now_s
                 self.note(f"run {self._run}: {_progress_text(happening)}")
         elif isinstance(happening, LogLine):
             self.note(f"run {self._run}: {happening.level}: {happening.text}")
@@ -159,9 +162,11 @@ class Bars(Shown):
 def _progress_text(progress: Progress) -> str:
     if progress.queue_position:
         return f"{progress.stage}, {progress.queue_position} before it"
+    launch = f"launch {progress.launch + 1}: " if progress.launch else ""
     if progress.total_count:
-        return f"{progress.stage} {progress.done_count}/{progress.total_count}"
-    return progress.stage
+        return f"{launch}{progress.stage} {progress.done_count}/{progress.total_count}"
+    done = f" {progress.done_count}" if progress.done_count else ""
+    return f"{launch}{progress.stage.replace('_', ' ')}{done}"
 
 
 def _p50_text(block: FrameBlock) -> str:

@@ -23,6 +23,8 @@ def _status(document: Mapping[str, Any], strict: bool) -> int:
         return INTERRUPTED
     if state != "done":
         reason = (document.get("failure") or {}).get("reason", "")
+        if reason == "out_of_memory" and document.get("memory_limit_mb") is not None:
+            return NO  # that was the question
         return BAD_INPUT if reason in _INPUT_FAILURES else FAILED
     unjudged = strict and _unjudged(document)
     if document["verdict"] in ("over", "reject"):

@@ -47,7 +47,12 @@ def awaken(model: Any, height: int, width: int, seed: int, images: Any = None) -
         if norms:
             model.train()
             noise = torch.randn(4, 3, height, width, generator=generator)
-            model(noise if images is None else torch.from_numpy(images))
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # the order of additions, and so the last bit, hangs on their number
+            try:
+                model(noise if images is None else torch.from_numpy(images))
+            finally:
+                torch.set_num_threads(threads)
     model.eval()
 
 

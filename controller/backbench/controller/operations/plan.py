@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from backbench.controller.analysis.budgets import why_unmeasurable
 from backbench.controller.client.uploads import Upload
 from backbench.controller.export.exporter import Conversion
 from backbench.controller.export.images import find_images
@@ -16,39 +17,38 @@ from backbench.controller.operations.export import conversion_of
 from backbench.controller.operations.images import image_upload
 from backbench.controller.operations.making import ModelMaker, ModelOrder
 from backbench.controller.operations.models import ModelFile, Size, parse_size, resolve_model
+from backbench.controller.operations.ranges import one_of, quantity_within, within
+from backbench.controller.operations.scenarios import PlannedScenario, ScenarioRequest, plan_scenario
+from backbench.domain.artifact import ArtifactKind
 from backbench.domain.budget import Budget, parse_budget
-from backbench.domain.device import Backend, Device
-from backbench.domain.errors import (
-    BackendUnavailable,
-    InvalidArgument,
-    InvalidBudget,
-    InvalidRunSpec,
-    MessageTooLarge,
-    UnknownBackbone,
-    UnknownBackend,
-)
+from backbench.domain.device import Device
+from backbench.domain.errors import InvalidArgument, InvalidBudget, InvalidRunSpec, UnknownBackbone
 from backbench.domain.identifiers import new_run_id
-from backbench.domain.run import SECOND_NS, BackendSpec, ImageRef, InputSpec, ModelRef, RunSpec, Scenario
+from backbench.domain.run import SECOND_NS, BackendSpec, ImageRef, InputSpec, ModelRef, RunSpec, Scenario, ScenarioName
 from backbench.models import catalog
 from backbench.models.reference import read_reference
 
 AS_MODEL = "as-model"
 """Whatever precision the model has."""
+POSTPROCESSES = ("none", "top-1")
+_SPARE_S = 3600
+"""What a run may take besides its timed windows, unless a limit is asked for."""
+_STALL_S = 120
 
 
 @dataclass(frozen=True, slots=True)
-class ProfileRequest:
+class ProfileRequest(ScenarioRequest):
     """What was asked for, as it was written. `size` None takes each model's own; `inputs` None, synthetic images.
 
-    `weights` None profiles a backbone of the catalogue as a skeleton; otherwise torch exports it first.
+    `weights` None profiles a backbone of the catalogue as a skeleton; otherwise torch exports it first. `timeout_s`
+    None gives the run an hour besides its timed windows. `take_turns` refuses a device whose runs cannot interleave
+    their launches.
     """
 
     models: tuple[str, ...]
     device: str
     size: str | None = None
     batch: int = 1
-    frames: int = 1000
-    warmup: int = 20
     inputs: Path | None = None
     budgets: tuple[str, ...] = ()
     backend: str = "onnxruntime"
@@ -60,8 +60,12 @@ class ProfileRequest:
     calibration: Path | None = None
     telemetry_rate_hz: float = 2.0
     memory_pass: bool = True
-    timeout_s: float = 3600.0
+    timeout_s: float | None = None
     name: str = ""
+    launches: int = 1
+    memory_limit: str | None = None
+    postprocess: str = "none"
+    take_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,23 @@ class Plan:
     images: tuple[Path, ...]
     budgets: tuple[Budget, ...]
     conversion: Conversion
+    arrivals: PlannedScenario
+    memory_limit_bytes: int | None
+
+    @property
+    def scenario(self) -> Scenario:
+        """How frames arrive; the digest of its trace comes with the run specifications."""
+        return self.arrivals.scenario
+
+    @property
+    def trace(self) -> Path | None:
+        """The file of recorded arrivals."""
+        return self.request.trace
+
+    @property
+    def timeout_s(self) -> float:
+        """The longest time for one run."""
+        return self.request.timeout_s or _SPARE_S + math.ceil(_windows_s(self.request, self.arrivals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +108,13 @@ class ReadyModel:
 def plan_profile(request: ProfileRequest) -> Plan:
     """The plan of a request. Raises InvalidRequest for the first thing that is wrong with it."""
     _check_ranges(request)
+    arrivals = plan_scenario(request)
+    _check_launches(request, arrivals)
+    _check_seed(request, arrivals.scenario)
     budgets = tuple(parse_budget(text) for text in request.budgets)
-    if not request.memory_pass and any(budget.metric == "memory" for budget in budgets):
-        raise InvalidBudget("a memory budget needs the memory pass; leave --no-memory-pass or the budget away")
+    for budget in budgets:
+        if reason := _why_unmeasurable(budget, request, arrivals.scenario):
+            raise InvalidBudget(f'budget "{budget.text}": {reason}')
     asked = None if request.size is None else parse_size(request.size)
     conversion = _conversion(request)
     models = tuple(_resolved(text, request.weights) for text in request.models)
@@ -99,7 +124,7 @@ def plan_profile(request: ProfileRequest) -> Plan:
             raise InvalidArgument(f"{model.path} is {model.precision} already; leave --precision away")
     sizes = tuple(model.size(asked) for model in models)
     images = () if request.inputs is None else find_images(request.inputs)
-    return Plan(request, models, sizes, images, budgets, conversion)
+    return Plan(request, models, sizes, images, budgets, conversion, arrivals, _memory_limit_bytes(request))
 
 
 def make_ready(plan: Plan, maker: ModelMaker, opset: int) -> tuple[ReadyModel, ...]:
@@ -165,65 +190,18 @@ def _conversion(request: ProfileRequest) -> Conversion:
     return conversion_of(request.precision, target, request.calibration)
 
 
-def check_device(plan: Plan, device: Device) -> None:
-    """Raises what the device's agent would refuse: backend, precision, frames, images, sizes of files."""
-    request, limits = plan.request, device.limits
-    backends = {backend.name: backend for backend in device.backends}
-    backend = backends.get(request.backend)
-    if backend is None:
-        raise UnknownBackend(
-            f'--backend "{request.backend}": {request.device} has no such backend; it has {", ".join(backends)}'
-        )
-    if not backend.available:
-        raise BackendUnavailable(f"{request.device} cannot open backend {backend.name}: {backend.reason}")
-    _check_precision(plan, backend)
-    frames = request.frames + request.warmup
-    _at_most("--frames and --warmup together", frames, limits.frame_count, request.device)
-    _at_most("images in --inputs", len(plan.images), limits.image_count, request.device)
-    _at_most("--timeout in seconds", request.timeout_s, limits.run_duration_ns / SECOND_NS, request.device)
-    check_files([*(model.path for model in plan.models if isinstance(model, ModelFile)), *plan.images], device)
-
-
-def _check_precision(plan: Plan, backend: Backend) -> None:
-    """Every backend runs fp32, whether it says so or not; the others are for it to say."""
-    request, taken = plan.request, backend.precisions
-    made_for = "tensorrt" if "tensorrt" in backend.name else "cpu"
-    for model in plan.models:
-        target = model.target if isinstance(model, ModelFile) and request.precision == AS_MODEL else None
-        target = target or (plan.conversion.target if plan.conversion.precision == "int8" else None)
-        if target in ("cpu", "tensorrt") and target != made_for:
-            raise InvalidArgument(
-                f"{model.name} is int8 for {target}, and {backend.name} would compute most of it in float;"
-                f" take --for {made_for}"
-            )
-    for model in plan.models:
-        stated = model.precision if isinstance(model, ModelFile) else None
-        asked = (stated or AS_MODEL) if request.precision == AS_MODEL else request.precision
-        if taken and asked not in (AS_MODEL, "fp32", *taken):
-            what = f"--precision {asked}" if asked == request.precision else f"{model.name} is {asked}"
-            raise InvalidArgument(f"{what}: {backend.name} on {request.device} takes {', '.join(taken)}")
-
-
-def check_files(paths: Iterable[Path], device: Device) -> None:
-    """Raises MessageTooLarge for a file that the device's agent does not take."""
-    for path in paths:
-        size = path.stat().st_size
-        if size > device.limits.artifact_bytes:
-            raise MessageTooLarge(
-                f"{path} has {size} bytes; the device takes artifacts of at most {device.limits.artifact_bytes}"
-            )
-
-
 def uploads(plan: Plan, ready: Sequence[ReadyModel]) -> list[Upload]:
     """Everything that the runs need, each file once."""
     models = [upload for each in ready for upload in (each.model.upload, each.model.reference_upload) if upload]
-    return list({upload.path: upload for upload in [*models, *map(image_upload, plan.images)]}.values())
+    trace = [] if plan.trace is None else [Upload(plan.trace, ArtifactKind.TRACE, plan.trace.name)]
+    return list({upload.path: upload for upload in [*models, *map(image_upload, plan.images), *trace]}.values())
 
 
 def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Path, str]) -> tuple[RunSpec, ...]:
     """A run for each model; `digests` are those of the files."""
     request = plan.request
-    inputs = InputSpec(tuple(ImageRef(path.name, digests[path]) for path in plan.images))
+    inputs = InputSpec(tuple(ImageRef(path.name, digests[path]) for path in plan.images), request.seed or 0)
+    scenario = plan.scenario if plan.trace is None else replace(plan.scenario, trace_sha256=digests[plan.trace])
     return tuple(
         RunSpec(
             run_id=new_run_id(),
@@ -232,13 +210,17 @@ def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Pat
             width=each.size[1],
             batch=request.batch,
             backend=BackendSpec(request.backend, request.threads, request.spin),
-            scenario=Scenario(frame_count=request.frames, warmup_frame_count=request.warmup),
+            scenario=scenario,
             inputs=inputs,
             preprocess=each.model.preprocess,
+            launches=request.launches,
             memory_pass=request.memory_pass,
             telemetry_rate_hz=request.telemetry_rate_hz,
-            run_timeout_ns=round(request.timeout_s * SECOND_NS),
+            run_timeout_ns=round(plan.timeout_s * SECOND_NS),
+            stall_timeout_ns=_STALL_S * SECOND_NS + plan.arrivals.longest_pause_ns,
             labels={"name": request.name} if request.name else {},
+            memory_limit_bytes=plan.memory_limit_bytes,
+            postprocess="" if request.postprocess == "none" else request.postprocess,
         )
         for each in ready
     )
@@ -252,20 +234,48 @@ def _model_ref(model: ModelFile, digests: Mapping[Path, str]) -> ModelRef:
 def _check_ranges(request: ProfileRequest) -> None:
     if not request.models:
         raise InvalidArgument("no model given; name a backbone or the path of an .onnx file")
-    _within("--frames", request.frames, 1, math.inf)
-    _within("--warmup", request.warmup, 0, math.inf)
-    _within("--batch", request.batch, 1, 1024)
-    _within("--threads", 1 if request.threads is None else request.threads, 1, 1024)
-    _within("--telemetry-rate", request.telemetry_rate_hz, 0, 10)
-    _within("--timeout", request.timeout_s, 1, 86400 * 365)
+    within("--batch", request.batch, 1, 1024)
+    within("--threads", 1 if request.threads is None else request.threads, 1, 1024)
+    within("--telemetry-rate", request.telemetry_rate_hz, 0, 10)
+    within("--timeout", 1 if request.timeout_s is None else request.timeout_s, 1, 86400 * 365)
+    within("--launches", request.launches, 1, 100)
+    within("--seed", request.seed or 0, 0, 2**63 - 1)
+    one_of("--postprocess", request.postprocess, POSTPROCESSES)
 
 
-def _within(flag: str, value: float, lowest: float, highest: float) -> None:
-    if not lowest <= value <= highest:
-        allowed = f"at least {lowest:g}" if highest == math.inf else f"between {lowest:g} and {highest:g}"
-        raise InvalidRunSpec(f"{flag} is {value:g}; it must be {allowed}")
+def _check_launches(request: ProfileRequest, arrivals: PlannedScenario) -> None:
+    name, seconds = arrivals.scenario.name, _windows_s(request, arrivals)
+    if request.launches > 1 and name in (ScenarioName.SWEEP, ScenarioName.STREAMS):
+        raise InvalidRunSpec(
+            f"--launches is {request.launches}; the launches of scenario {name.value} are its steps: leave it away"
+        )
+    if request.timeout_s is not None and seconds > request.timeout_s:
+        raise InvalidRunSpec(
+            f"--timeout is {request.timeout_s:g}; the timed windows alone take {seconds:g} s; raise it or leave it away"
+        )
 
 
-def _at_most(what: str, value: float, limit: float, device: str) -> None:
-    if value > limit:
-        raise InvalidRunSpec(f"{what}: {value:g} is more than {device} takes; at most {limit:g}")
+def _windows_s(request: ProfileRequest, arrivals: PlannedScenario) -> float:
+    """What the timed windows of one run take at least."""
+    return arrivals.length_ns * request.launches / SECOND_NS
+
+
+def _check_seed(request: ProfileRequest, scenario: Scenario) -> None:
+    if request.seed is not None and request.inputs is not None and scenario.name is not ScenarioName.POISSON:
+        raise InvalidRunSpec("--seed is of no use with --inputs, but in scenario poisson; leave one of them away")
+
+
+def _memory_limit_bytes(request: ProfileRequest) -> int | None:
+    if request.memory_limit is None:
+        return None
+    return round(quantity_within("--memory-limit", request.memory_limit, "memory", "1MB", "1000000GB") * 1e6)
+
+
+def _why_unmeasurable(budget: Budget, request: ProfileRequest, scenario: Scenario) -> str | None:
+    if budget.metric == "memory" and not request.memory_pass:
+        return "memory is measured in the memory pass; leave --no-memory-pass or the budget away"
+    if budget.span == "preprocess" and request.inputs is None:
+        return "synthetic images are not preprocessed; add --inputs PATH"
+    if budget.span == "postprocess" and request.postprocess == "none":
+        return "nothing is done with the outputs; add --postprocess top-1"
+    return why_unmeasurable(budget, scenario)

@@ -1,26 +1,19 @@
-"""Profiling models on a device: push, run, follow, one after the other."""
+"""Profiling models on a device: push, run, follow; one after the other, or in turns, launch by launch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from backbench.controller.client import AgentClient
+from backbench.controller.operations.device_check import check_device, check_files
 from backbench.controller.operations.devices import checked_device, client_of
 from backbench.controller.operations.follow import follow
 from backbench.controller.operations.making import ModelMaker
 from backbench.controller.operations.observer import Observer
-from backbench.controller.operations.plan import (
-    Plan,
-    check_device,
-    check_files,
-    make_ready,
-    newest_opset,
-    specifications,
-    uploads,
-)
+from backbench.controller.operations.plan import Plan, make_ready, newest_opset, specifications, uploads
 from backbench.controller.operations.stop import Stop
 from backbench.controller.push import push
 from backbench.controller.store import RunRecord, Store
@@ -30,12 +23,18 @@ from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import RunSpec
 
 Manifest = Mapping[str, Any] | None
+Change = Callable[[int, RunSpec], RunSpec]
+"""What a caller alters in the specification of the nth run, from 0."""
+_WITHDRAWAL_S = 10.0
 
 
-def profile(store: Store, plan: Plan, observer: Observer, stop: Stop, insecure: bool = False) -> list[RunRecord]:
+def profile(
+    store: Store, plan: Plan, observer: Observer, stop: Stop, insecure: bool = False, change: Change | None = None
+) -> list[RunRecord]:
     """The finished runs, one a model; fewer when `stop` was requested. A run that failed is among them.
 
-    Raises DeviceNotFound, AgentUnreachable and whatever the device refuses, before anything is sent where possible.
+    Several models with several launches take turns, launch by launch, on a device that can do that. Raises
+    DeviceNotFound, AgentUnreachable and whatever the device refuses, before anything is sent where possible.
     """
     record = store.device(plan.request.device)
     with client_of(record, insecure) as client:
@@ -52,13 +51,32 @@ def profile(store: Store, plan: Plan, observer: Observer, stop: Stop, insecure: 
         check_files([upload.path for upload in files], device)
         digests = dict(zip((upload.path for upload in files), push(client, files, observer.pushing), strict=True))
         specs = specifications(plan, ready, digests)
-        group = new_run_id() if len(specs) > 1 else ""
-        measurement = _Measurement(store, client, plan, device, group, observer, stop)
-        return measurement.all(tuple(zip(specs, (each.model.manifest for each in ready), strict=True)))
+        if change is not None:
+            specs = tuple(change(place, spec) for place, spec in enumerate(specs))
+        manifests = {spec.run_id: each.model.manifest for spec, each in zip(specs, ready, strict=True)}
+        return _Measurement(store, client, plan, device, manifests, observer, stop).all(specs)
+
+
+def in_turns(specs: Sequence[RunSpec], device: Device) -> list[tuple[RunSpec, ...]]:
+    """The runs in parts that are submitted together; the runs of a part have one group id and take turns.
+
+    A part has at most as many runs as may wait on the device. Where a run has one launch, or the device cannot
+    interleave, every run is a part of its own, without a group.
+    """
+    most = max(device.limits.queue_length, 1)
+    if "interleave" not in device.features or any(spec.launches < 2 for spec in specs):
+        most = 1
+    parts = [tuple(specs[start : start + most]) for start in range(0, len(specs), most)]
+    return [_grouped(part) if len(part) > 1 else part for part in parts]
+
+
+def _grouped(part: Sequence[RunSpec]) -> tuple[RunSpec, ...]:
+    group_id = new_run_id()
+    return tuple(replace(spec, group_id=group_id, group_size=len(part)) for spec in part)
 
 
 class _Measurement:
-    """The runs of one plan on one device."""
+    """The runs of one plan on one device; `manifests` are those of their models, by run id."""
 
     def __init__(
         self,
@@ -66,7 +84,7 @@ class _Measurement:
         client: AgentClient,
         plan: Plan,
         device: Device,
-        group: str,
+        manifests: Mapping[str, Manifest],
         observer: Observer,
         stop: Stop,
     ) -> None:
@@ -74,36 +92,56 @@ class _Measurement:
         self._client = client
         self._plan = plan
         self._device = device
-        self._group = group
+        self._manifests = manifests
         self._observer = observer
         self._stop = stop
+        self._count = len(manifests)
+        self._label = new_run_id() if self._count > 1 else ""
 
-    def all(self, runs: Sequence[tuple[RunSpec, Manifest]]) -> list[RunRecord]:
+    def all(self, specs: Sequence[RunSpec]) -> list[RunRecord]:
         records: list[RunRecord] = []
-        for place, (spec, manifest) in enumerate(runs, start=1):
+        for part in in_turns(specs, self._device):
             if not self._stop.requested:
-                records.append(self._one(spec, manifest, place, len(runs)))
+                records += self._together(part, len(records) + 1)
         return records
 
-    def _one(self, spec: RunSpec, manifest: Manifest, place: int, count: int) -> RunRecord:
-        with self._stop.calling(partial(self._cancel, spec.run_id)):
-            self._submit(spec, manifest)
-            self._observer.started(spec, place, count)
-            self._stop.again()
+    def _together(self, part: Sequence[RunSpec], first_place: int) -> list[RunRecord]:
+        going_on: list[str] = []
+        with self._stop.calling(partial(self._cancel, going_on)):
             try:
-                return follow(self._store, self._client, spec.run_id, self._observer.happened, self._observer.cut)
-            finally:
-                self._observer.ended()
+                for spec in part:
+                    if not self._stop.requested:
+                        self._submit(spec)
+                        going_on.append(spec.run_id)
+            except BackbenchError:
+                self._withdraw(going_on)
+                raise
+            self._stop.again()
+            submitted = part[: len(going_on)]
+            try:
+                return [self._followed(spec, place, going_on) for place, spec in enumerate(submitted, first_place)]
+            except BaseException:
+                for run_id in going_on:
+                    self._observer.note(f"the result of run {run_id}: backbench run follow {run_id[-8:]}")
+                raise
 
-    def _submit(self, spec: RunSpec, manifest: Manifest) -> None:
+    def _followed(self, spec: RunSpec, place: int, going_on: list[str]) -> RunRecord:
+        self._observer.started(spec, place, self._count)
+        try:
+            return follow(self._store, self._client, spec.run_id, self._observer.happened, self._observer.cut)
+        finally:
+            going_on.remove(spec.run_id)
+            self._observer.ended()
+
+    def _submit(self, spec: RunSpec) -> None:
         # The store knows the run before the device does: a run is never lost, whichever side stops in between.
         self._store.create_run(
             spec,
             device_name=self._plan.request.device,
             device=self._device,
             budgets=tuple(budget.text for budget in self._plan.budgets),
-            group=self._group,
-            model_facts=manifest,
+            group=self._label,
+            model_facts=self._manifests[spec.run_id],
         )
         try:
             self._client.submit_run(spec)
@@ -114,9 +152,26 @@ class _Measurement:
             self._store.remove_run(spec.run_id)
             raise
 
-    def _cancel(self, run_id: str) -> None:
-        self._observer.note("stopping the run on the device; interrupt again to leave at once")
-        try:
-            self._client.cancel_run(run_id)
-        except (BackbenchError, ValueError) as error:  # ValueError: the client was closed meanwhile
-            self._observer.note(f"the run could not be stopped: {error}")
+    def _cancel(self, going_on: Sequence[str]) -> None:
+        """Those that wait before the one that is measured, so that none starts when that one ends."""
+        run_ids = tuple(reversed(going_on))
+        if run_ids:
+            self._observer.note("stopping the run on the device; interrupt again to leave at once")
+        for run_id in run_ids:
+            try:
+                self._client.cancel_run(run_id)
+            except (BackbenchError, ValueError) as error:  # ValueError: the client was closed meanwhile
+                self._observer.note(f"the run could not be stopped: {error}")
+
+    def _withdraw(self, run_ids: Sequence[str]) -> None:
+        """Cancel runs whose group will not be complete, and fetch what little they have."""
+        reachable = True
+        for run_id in reversed(run_ids):
+            try:
+                if reachable:
+                    self._client.cancel_run(run_id)
+                    follow(self._store, self._client, run_id, patience_s=_WITHDRAWAL_S)
+                    continue
+            except BackbenchError as error:
+                reachable = not isinstance(error, Unreachable)
+            self._observer.note(f"run {run_id} may still be on the device: backbench run cancel {run_id[-8:]}")

@@ -141,7 +141,8 @@ class _Measurement:
         if compute is None:
             raise BackendUnavailable(f"{self._backend} on {self._name} tells no compute times, so it has no roofline")
         threads = document["contract"].get("threads")
-        return _Rate(model.work / (int(compute.min()) / SECOND_NS), None if threads is None else int(threads))
+        fastest_ns = min(int(sequence.min()) for sequence in compute if len(sequence))
+        return _Rate(model.work / (fastest_ns / SECOND_NS), None if threads is None else int(threads))
 
     def _cancel(self, run_id: str) -> None:
         self._observer.note("stopping the run on the device; interrupt again to leave at once")

@@ -9,14 +9,15 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from backbench.controller.analysis.budgets import judge, overall, unjudged
-from backbench.controller.analysis.latency import SPANS, Columns, counts, distribution_ms, spans_ns, throughput_fps
-from backbench.controller.analysis.percentiles import RULE, insufficient
-from backbench.controller.analysis.validity import judge_validity
+from backbench.controller.analysis.budgets import judge, overall, pipeline_span, unjudged
+from backbench.controller.analysis.latency import Columns, counts
+from backbench.controller.analysis.percentiles import RULE
+from backbench.controller.analysis.validity import Evidence, judge_validity
+from backbench.controller.report.measurement import Measurement, measure
 from backbench.controller.report.outputs import outputs_document
 from backbench.controller.store.records import RunRecord
 from backbench.domain.event import LaunchReport, RunResult
-from backbench.domain.run import LaunchPurpose, RunSpec, Scenario
+from backbench.domain.run import LaunchPurpose, RunSpec, Scenario, ScenarioName
 from backbench.domain.telemetry import TelemetryBlock
 
 MEMORY_DEFINITION = (
@@ -24,6 +25,7 @@ MEMORY_DEFINITION = (
     "interpreter and libraries included; MB are 10^6 bytes"
 )
 _HASH_DIGITS = 16
+_STREAMS = ScenarioName.STREAMS
 
 
 def build(
@@ -33,22 +35,19 @@ def build(
     frames: Columns,
     telemetry: Sequence[TelemetryBlock],
     files: Mapping[str, str],
+    noise: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document; whatever was not measured is None."""
+    """The document; whatever was not measured is None. `noise` is what is known of the device's noise."""
     spec = record.spec
-    spans = {name: distribution_ms(span) for name, span in spans_ns(frames).items()}
     timed = [launch for launch in launches if launch.purpose is LaunchPurpose.TIMED]
-    memory = _memory([launch for launch in launches if launch.purpose is LaunchPurpose.MEMORY])
+    measured = measure(spec, frames, timed, telemetry)
     facts = dict((timed or list(launches))[0].facts) if launches else {}
-    count = counts(frames)
-    compared = outputs_document(timed)
-    budgets = judge(record.budgets, spans["service"], None if memory is None else memory["peak"])
-    budgets = unjudged(budgets) if compared and not compared["passed"] else budgets
     return {
         "schema": "backbench.run/1",
         "run_id": spec.run_id,
         "state": result.state.value,
         "created": datetime.fromtimestamp(record.created_unix_ns / 1e9, timezone.utc).isoformat(timespec="seconds"),
+        "outcome": result.failure.reason.value if result.failure else result.state.value,
         "failure": _failure(result),
         "model": _model(record),
         "device": _device(record),
@@ -60,22 +59,58 @@ def build(
         "scenario": _scenario(spec.scenario),
         "contract": _hashed(_contract(spec, facts)),
         "fingerprint": _hashed(_fingerprint(record, result)),
-        "frames": count,
-        "latency_ms": {name: spans[name] for name in SPANS},
-        "percentile_rule": RULE,
-        "insufficient": insufficient(count["completed"]),
-        "throughput_fps": throughput_fps(frames),
-        "memory_mb": memory,
-        "cold_start_ms": _cold_start(timed),
+        "frames": counts(frames),
+        **_of_frames(record, measured),
+        "memory_limit_mb": None if spec.memory_limit_bytes is None else spec.memory_limit_bytes / 1e6,
+        "memory_mb": (memory := _memory([each for each in launches if each.purpose is LaunchPurpose.MEMORY])),
+        "cold_start_ms": (cold_start := _cold_start(timed)),
         "counters": dict(timed[0].counters) if timed else None,
+        "overhead": _overhead(timed, noise),
         "thermal": _thermal(telemetry),
         "energy_j_per_frame": None,
-        "outputs": compared,
-        "validity": _validity(spec, result, count, telemetry, compared),
-        "budgets": budgets,
+        "outputs": (compared := outputs_document(timed)),
+        "validity": judge_validity(_evidence(spec, result, frames, timed, telemetry, measured, compared)),
+        "budgets": (budgets := _budgets(record, measured, memory, cold_start, compared)),
         "verdict": overall(budgets),
         "files": dict(files),
     }
+
+
+def _of_frames(record: RunRecord, measured: Measurement) -> dict[str, Any]:
+    """The parts that frames alone tell."""
+    fps = measured.throughput_fps
+    return {
+        "pipeline": pipeline_span(record.spec.scenario),
+        "latency_ms": measured.latency_ms,
+        "percentile_rule": RULE,
+        "insufficient": measured.insufficient,
+        "steady": measured.steady_rows(),
+        "launches": measured.launches,
+        "throughput_fps": fps,
+        "images_per_s": None if fps is None else fps * record.spec.batch,
+        "load": measured.load,
+        "soak": measured.soak,
+        "sweep": measured.sweep,
+        "streams": _streams(record, measured),
+    }
+
+
+def _budgets(
+    record: RunRecord,
+    measured: Measurement,
+    memory: Mapping[str, Any] | None,
+    cold_start: Mapping[str, Any] | None,
+    compared: Mapping[str, Any] | None,
+) -> list[dict[str, Any]]:
+    rows = judge(
+        record.budgets,
+        record.spec.scenario,
+        measured.latency_ms,
+        peak_mb=None if memory is None else memory["peak"],
+        load=measured.load,
+        cold_start_ms=None if cold_start is None else cold_start["total"],
+    )
+    return unjudged(rows) if compared and not compared["passed"] else rows
 
 
 def runs_document(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -102,15 +137,59 @@ def _model(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def _validity(
+def _evidence(
     spec: RunSpec,
     result: RunResult,
-    count: Mapping[str, int],
+    frames: Columns,
+    timed: Sequence[LaunchReport],
     telemetry: Sequence[TelemetryBlock],
+    measured: Measurement,
     compared: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    clocks, reference = _clock_range_ppm(telemetry), bool(spec.model.reference_sha256)
-    return judge_validity(result.state.value, count, clocks, outputs=compared, reference=reference)
+) -> Evidence:
+    service = measured.latency_ms["service"]
+    return Evidence(
+        state=result.state.value,
+        counts=counts(frames),
+        insufficient=measured.insufficient,
+        steady=[found.kind for found in measured.steady.values()],
+        dependence=service["n_eff"] / service["n"] if service else None,
+        spread=measured.launches["spread"] if measured.launches and spec.scenario.name is not _STREAMS else None,
+        counters=[launch.counters for launch in timed if launch.launch in measured.headline],
+        service=service,
+        load=measured.load,
+        clock_range_ppm=_clock_range_ppm(telemetry),
+        outputs=compared,
+        reference=bool(spec.model.reference_sha256),
+    )
+
+
+def _streams(record: RunRecord, measured: Measurement) -> dict[str, Any] | None:
+    """Each step of streams judged by the run's budgets on times and memory, and the most engines that kept them."""
+    if measured.streams is None:
+        return None
+    rows = []
+    for row in measured.streams["rows"]:
+        spans = {"service": row["service_ms"], "e2e": row["e2e_ms"]}
+        judged = judge(record.budgets, record.spec.scenario, spans, peak_mb=row["memory_mb"])
+        kept = [budget for budget in judged if budget["value"] is not None]
+        rows.append({**row, "budgets": kept, "verdict": overall(kept)})
+    fitting = [row["streams"] for row in rows if row["verdict"] in (None, "pass")]
+    return {"most_fitting": max(fitting, default=None) if rows else None, "rows": rows}
+
+
+def _overhead(timed: Sequence[LaunchReport], noise: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What measuring costs: the loop with an engine that does nothing, and telemetry by the device's last noise run."""
+    found = {
+        f"loop_{name}_us": max(values) / 1e3 if values else None
+        for name in ("overhead_p50", "overhead_p99", "period_p50")
+        for values in [[each.counters[f"loop_{name}_ns"] for each in timed if f"loop_{name}_ns" in each.counters]]
+    }
+    return {
+        **found,
+        "telemetry_difference": noise["telemetry"]["difference"] if noise else None,
+        "noise_floor": noise["noise_floor"] if noise else None,
+        "noise_measured": noise["measured"] if noise else None,
+    }
 
 
 def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
@@ -183,7 +262,8 @@ def _memory(launches: Sequence[LaunchReport]) -> dict[str, Any] | None:
     }
     if not phases:
         return None
-    peak = max(phase["peak"] for phase in phases.values())
+    # What is left when the engine is closed shows what it held; it is no part of what running it needs.
+    peak = max((phase["peak"] for name, phase in phases.items() if name != "after_free"), default=None)
     return {"peak": peak, "definition": MEMORY_DEFINITION, "phases": phases}
 
 

@@ -6,22 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from backbench.controller.report.conversion import conversion_rows
+from backbench.controller.report.scenario import load_rows, scenario_tables, scenario_words
+from backbench.controller.report.words import NONE, number, percent, percentile, table_of, word
 
 if TYPE_CHECKING:
     from backbench.controller.store.records import DeviceRecord, RunRecord
 
-_STYLES = {
-    "pass": "green", "ok": "green", "done": "green", "over": "yellow", "unverified": "yellow", "unknown": "yellow",
-    "queued": "cyan", "running": "cyan", "reject": "bold red", "invalid": "bold red", "failed": "bold red",
-    "interrupted": "red", "cancelled": "yellow",
-}  # fmt: skip
-_NONE = "—"
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 
 
@@ -33,6 +28,7 @@ def run_summary(document: Mapping[str, Any]) -> RenderableType:
     if document["latency_ms"]["service"] is not None:
         parts.append(_spans(document))
         parts.extend(_footnotes(document))
+    parts.extend(scenario_tables(document))
     parts.append(_facts(document))
     parts.extend(_budget_lines(document))
     return Group(*parts, Text(""))
@@ -40,16 +36,16 @@ def run_summary(document: Mapping[str, Any]) -> RenderableType:
 
 def comparison(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Several runs, one row each."""
-    table = _table("model", "size", "p50 ms", "p99 ms", "memory MB", "fps", "verdict", left=1)
+    table = table_of("model", "size", "p50 ms", "p99 ms", "memory MB", "fps", "verdict", left=1)
     for document in documents:
-        service = document["latency_ms"]["service"]
+        service = document["latency_ms"][_pipeline(document)]
         table.add_row(
             document["model"]["name"],
             _size(document),
-            _percentile(service, "p50"),
-            _percentile(service, "p99"),
-            _number(document["memory_mb"] and document["memory_mb"]["peak"], 1),
-            _number(document["throughput_fps"], 1),
+            percentile(service, "p50"),
+            percentile(service, "p99"),
+            number(document["memory_mb"] and document["memory_mb"]["peak"], 1),
+            number(document["throughput_fps"], 1),
             _judgement(document),
         )
     return table
@@ -58,10 +54,10 @@ def comparison(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
 def ratios(compared: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Metrics of several runs with their ratio to the first one, and what forbids a verdict."""
     names = [f"{document['model']['name']}\n{document['run_id'][-8:]}" for document in documents]
-    table = _table("metric", *(column for name in names for column in (name, "ratio")), left=1)
+    table = table_of("metric", *(column for name in names for column in (name, "ratio")), left=1)
     for row in compared["rows"]:
         pairs = zip(row["values"], row["ratios"], strict=True)
-        cells = [cell for value, ratio in pairs for cell in (_number(value, 2), _number(ratio, 3))]
+        cells = [cell for value, ratio in pairs for cell in (number(value, 2), number(ratio, 3))]
         table.add_row(f"{row['metric']} {row['unit']}", *cells)
     lines: list[RenderableType] = [table]
     if compared["differences"]:
@@ -69,14 +65,26 @@ def ratios(compared: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) 
         for row in compared["differences"]:
             values = " | ".join(str(value) for value in row["values"])
             lines.append(Text(f"  {row['field']}: {values}"))
-    else:
-        lines.append(Text("Ratios are to the first run. One launch each: no statement about small differences.", "dim"))
+    lines.extend(_effect_line(row, name) for row, name in zip(compared["effects"], names[1:], strict=True))
     return Group(*lines)
+
+
+def _effect_line(effect: Mapping[str, Any], name: str) -> Text:
+    model, run = name.split("\n")
+    line = Text(f"{model} {run}: ")
+    if effect["ratio"] is None:
+        return line.append("no latencies to compare")
+    line.append(effect["verdict"] or "no verdict", style="bold")
+    line.append(f", {effect['ratio']:.3f} times the first run's latency")
+    if effect["low"] is None:
+        return line.append("; one launch says nothing about small differences: --launches 6", style="dim")
+    floor = "" if effect["noise_floor"] is None else f"; noise floor {percent(effect['noise_floor'])}"
+    return line.append(f" ({effect['low']:.3f} to {effect['high']:.3f}{floor})")
 
 
 def run_list(records: Iterable[RunRecord]) -> RenderableType:
     """Runs, one row each."""
-    table = _table("run", "created", "device", "model", "size", "state", "verdict", left=7)
+    table = table_of("run", "created", "device", "model", "size", "state", "verdict", left=7)
     for record in records:
         document = record.document
         created = datetime.fromtimestamp(record.created_unix_ns / 1e9).astimezone()
@@ -86,15 +94,15 @@ def run_list(records: Iterable[RunRecord]) -> RenderableType:
             record.device_name,
             record.spec.model.name,
             f"{record.spec.height}x{record.spec.width}",
-            _word(record.state.value),
-            _judgement(document) if document and (document["verdict"] or _wrong(document)) else _NONE,
+            word(record.state.value),
+            _judgement(document) if document and (document["verdict"] or _wrong(document)) else NONE,
         )
     return table
 
 
 def device_table(records: Iterable[DeviceRecord]) -> RenderableType:
     """Devices, one row each."""
-    table = _table("device", "address", "board", "cpus", "memory", "agent", left=3)
+    table = table_of("device", "address", "board", "cpus", "memory", "agent", left=3)
     for record in records:
         device = record.device
         identity = device.identity if device else None
@@ -103,9 +111,9 @@ def device_table(records: Iterable[DeviceRecord]) -> RenderableType:
             record.name,
             record.address,
             (identity.board or identity.soc or identity.machine) if identity else "not asked yet",
-            str(identity.cpu_count or _NONE) if identity else _NONE,
-            _NONE if memory is None else f"{memory:.1f} GB",
-            device.agent_version if device else _NONE,
+            str(identity.cpu_count or NONE) if identity else NONE,
+            NONE if memory is None else f"{memory:.1f} GB",
+            device.agent_version if device else NONE,
         )
     return table
 
@@ -119,6 +127,8 @@ def _title(document: Mapping[str, Any]) -> Text:
     title.append(f", {backend['name']} {backend['version'] or ''}".rstrip(), style="default")
     if threads:
         title.append(f", {threads} thread{'s' if threads != '1' else ''}", style="default")
+    if words := scenario_words(document["scenario"]):
+        title.append(f", {words}", style="default")
     title.append(f"   run {document['run_id'][-8:]}", style="dim")
     return title
 
@@ -130,21 +140,34 @@ def _precision(document: Mapping[str, Any]) -> str:
 
 
 def _spans(document: Mapping[str, Any]) -> Table:
-    table = _table("span, ms", "mean", *_PERCENTILES, "max", left=1)
+    table = table_of("span, ms", "mean", *_PERCENTILES, "p99 below", "max", left=1)
     for name, span in document["latency_ms"].items():
-        redundant = document["scenario"]["name"] == "closed-loop" and name in ("e2e", "queue_delay")
+        redundant = not _open_loop(document) and name in ("e2e", "queue_delay")
         if span is None or redundant:
             continue
-        percentiles = (_percentile(span, each) for each in _PERCENTILES)
-        style = "bold" if name == "service" else ""
-        table.add_row(name, _number(span["mean"], 2), *percentiles, _number(span["max"], 2), style=style)
+        percentiles = (percentile(span, each) for each in _PERCENTILES)
+        below = number(span["p99"] and span["p99"]["upper"], 2)
+        style = "bold" if name == _pipeline(document) else ""
+        table.add_row(name, number(span["mean"], 2), *percentiles, below, number(span["max"], 2), style=style)
     return table
 
 
+def _open_loop(document: Mapping[str, Any]) -> bool:
+    return document.get("load") is not None or document["scenario"]["name"] == "idle-fire"
+
+
+def _pipeline(document: Mapping[str, Any]) -> str:
+    """The span that is a frame's whole time; a document of an older version does not say."""
+    return str(document.get("pipeline", "service"))
+
+
 def _footnotes(document: Mapping[str, Any]) -> list[RenderableType]:
-    count = document["frames"]["completed"]
-    missing = ", ".join(f"{name} needs {need}" for name, need in document["insufficient"].items())
-    return [Text(f"{_NONE} too few frames: {missing}; this run has {count}", "yellow")] if missing else []
+    span = document["latency_ms"][_pipeline(document)] or {"n": 0, "n_eff": None}
+    missing = ", ".join(f"{name} {need}" for name, need in document["insufficient"].items() if name != "p99.9")
+    if not missing:
+        return []
+    worth = f", worth {span['n_eff']} independent ones" if span["n_eff"] not in (None, span["n"]) else ""
+    return [Text(f"{NONE} too few frames: {missing} needed; here are {span['n']}{worth}", "yellow")]
 
 
 def _facts(document: Mapping[str, Any]) -> Table:
@@ -152,9 +175,12 @@ def _facts(document: Mapping[str, Any]) -> Table:
     frames = document["frames"]
     extra = "".join(f", {frames[name]} {name}" for name in ("dropped", "errored") if frames[name])
     fps = document["throughput_fps"]
-    table.add_row("frames", f"{frames['completed']} of {frames['offered']}{extra}, {_number(fps, 1)} fps")
+    table.add_row("frames", f"{frames['completed']} of {frames['offered']}{extra}, {number(fps, 1)} fps")
+    for heading, line in (*load_rows(document.get("load")), *_launch_rows(document)):
+        table.add_row(heading, line)
     if (memory := document["memory_mb"]) is not None:
-        highest = max(memory["phases"], key=lambda name: memory["phases"][name]["peak"])
+        peaks = {name: phase["peak"] for name, phase in memory["phases"].items() if name != "after_free"}
+        highest = max(peaks, key=peaks.__getitem__)
         table.add_row("memory", f"{memory['peak']:.1f} MB at its highest, in {highest.replace('_', ' ')}")
     if (cold := document["cold_start_ms"]) is not None:
         phases = ", ".join(f"{name.replace('_', ' ')} {length:.0f}" for name, length in cold["phases"].items())
@@ -170,8 +196,31 @@ def _facts(document: Mapping[str, Any]) -> Table:
             table.add_row(name, words)
     validity = document["validity"]
     reasons = "; ".join(row["detail"] for row in validity["reasons"] if row["code"] != "insufficient_frames")
-    table.add_row("validity", Text.assemble(_word(validity["status"]), f": {reasons}" if reasons else ""))
+    table.add_row("validity", Text.assemble(word(validity["status"]), f": {reasons}" if reasons else ""))
     return table
+
+
+def _launch_rows(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Launches, transients that were cut, and what measuring itself costs; nothing of it in older documents."""
+    launches = document.get("launches")
+    if launches is not None and launches["p50_interval_ms"] is not None:
+        low, high = launches["p50_interval_ms"]
+        yield (
+            "launches",
+            f"{launches['count']}, p50 from {low:.2f} to {high:.2f} ms ({percent(launches['spread'])} apart)",
+        )
+    cut = [row["cut_frames"] for row in document.get("steady", ()) if row["cut_frames"]]
+    if cut:
+        yield "warm-up", f"{sum(cut)} more frames were a transient and are left out of the times"
+    overhead = document.get("overhead") or {}
+    if overhead.get("loop_overhead_p50_us") is not None:
+        typical, worst = overhead["loop_overhead_p50_us"], overhead["loop_overhead_p99_us"]
+        words = f"{typical:.1f} us a frame in the loop (p99 {worst:.1f})"
+        if overhead["telemetry_difference"] is not None:
+            words += f", telemetry {overhead['telemetry_difference'] * 100:+.1f} %"
+        if overhead["noise_floor"] is not None:
+            words += f"; noise floor {percent(overhead['noise_floor'])}"
+        yield "own cost", words
 
 
 def _outputs(outputs: Mapping[str, Any]) -> Text:
@@ -192,13 +241,13 @@ def _wrong(document: Mapping[str, Any]) -> bool:
 
 def _judgement(document: Mapping[str, Any]) -> Text:
     invalid = document["state"] == "done" and document["validity"]["status"] == "invalid"
-    return _word("invalid" if invalid else document["verdict"] or document["state"])
+    return word("invalid" if invalid else document["verdict"] or document["state"])
 
 
 def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for row in document["budgets"]:
-        line = Text.assemble(_word(row["verdict"]), "  ")
+        line = Text.assemble(word(row["verdict"]), "  ")
         if row["value"] is None:
             line.append(f"{row['text']}: not measured")
         elif _wrong(document):
@@ -206,29 +255,12 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
         else:
             share = row["value"] / row["limit"] - 1
             how = f"{share * 100:.0f} % over" if share > 0 else f"{-share * 100:.0f} % below"
-            line.append(f"{row['metric']} {row['value']:.1f} {row['unit']} is {how} {row['limit']:g} {row['unit']}")
+            line.append(f"{row['metric']} {row['value']:.4g} {row['unit']} is {how} {row['limit']:g} {row['unit']}")
+            if row["verdict"] == "pass" and row.get("confident") is False:
+                line.append(f", but may be as high as {row['upper']:.4g} {row['unit']}", style="yellow")
         lines.append(line)
     return lines
 
 
-def _table(*headers: str, left: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for place, header in enumerate(headers):
-        table.add_column(header, justify="left" if place < left else "right", overflow="fold")
-    return table
-
-
-def _percentile(span: Mapping[str, Any] | None, name: str) -> str:
-    return _NONE if span is None or span[name] is None else _number(span[name]["value"], 2)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return _NONE if value is None else f"{value:.{digits}f}"
-
-
 def _size(document: Mapping[str, Any]) -> str:
     return "x".join(str(side) for side in document["model"]["size"])
-
-
-def _word(word: str) -> Text:
-    return Text(word, style=_STYLES.get(word, ""))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,13 @@ from backbench.domain.frame import FrameBlock
 from backbench.domain.telemetry import TelemetryBlock
 
 
-def finished_document(record: RunRecord, events: Iterable[RunEvent], folder: Path) -> dict[str, Any]:
-    """Write `frames.parquet` and `telemetry.parquet` and give the document. The same events give the same files."""
+def finished_document(
+    record: RunRecord, events: Iterable[RunEvent], folder: Path, noise: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write `frames.parquet` and `telemetry.parquet` and give the document. The same events give the same files.
+
+    `noise` is the device's newest `backbench.noise/1` document.
+    """
     frames: list[FrameBlock] = []
     telemetry: list[TelemetryBlock] = []
     launches: list[LaunchReport] = []
@@ -41,4 +46,4 @@ def finished_document(record: RunRecord, events: Iterable[RunEvent], folder: Pat
         path = folder / f"{name}.parquet"
         write_whole(path, lambda part, table=table: pyarrow.parquet.write_table(table, part, compression="zstd"))  # type: ignore[misc]
         files[name] = str(path)
-    return build(record, result, launches, masked_columns(tables["frames"]), telemetry, files)
+    return build(record, result, launches, masked_columns(tables["frames"]), telemetry, files, noise)

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, inspect, text
 
 from backbench.domain.errors import StoreUnusable
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a test compares it with the scripts."""
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from backbench.controller.store.log import EventLog
 from backbench.controller.store.records import DeviceRecord, DeviceRoofline, RunRecord
 from backbench.controller.store.schema import bring_up
-from backbench.controller.store.tables import DeviceRow, RooflineRow, RunRow
+from backbench.controller.store.tables import DeviceRow, NoiseRow, RooflineRow, RunRow
 from backbench.domain.device import Device
 from backbench.domain.errors import BackbenchError, DeviceNotFound, RunNotFinished, RunNotFound, StoreUnusable
 from backbench.domain.run import RunSpec, RunState
@@ -90,7 +90,7 @@ class Store:
     # Devices
 
     def put_device(self, record: DeviceRecord) -> None:
-        """Keep a device under its name, in place of one that had it; another one's roofline goes with it."""
+        """Keep a device under its name, in place of one that had it; what was measured of another one goes with it."""
         row = DeviceRow(
             name=record.name,
             address=record.address,
@@ -103,7 +103,7 @@ class Store:
         with self._session() as session:
             known = session.get(DeviceRow, record.name)
             if known is not None and _is_another(_device_record(known), record):
-                session.execute(delete(RooflineRow).where(RooflineRow.device_name == record.name))
+                _forget_measurements(session, record.name)
             session.merge(row)
 
     def device(self, name: str) -> DeviceRecord:
@@ -126,7 +126,7 @@ class Store:
             if row is None:
                 raise self._unknown_device(name, session)
             session.delete(row)
-            session.execute(delete(RooflineRow).where(RooflineRow.device_name == name))
+            _forget_measurements(session, name)
 
     def put_roofline(self, name: str, roofline: DeviceRoofline) -> None:
         """Keep a device's peak rates, in place of older ones."""
@@ -139,6 +139,24 @@ class Store:
             row = session.get(RooflineRow, name)
             if row is not None:
                 return DeviceRoofline(**{field.name: getattr(row, field.name) for field in fields(DeviceRoofline)})
+            if session.get(DeviceRow, name) is None:
+                raise self._unknown_device(name, session)
+            return None
+
+    def put_noise(self, name: str, document: Mapping[str, Any]) -> None:
+        """Keep a device's `backbench.noise/1` document, in place of an older one."""
+        row = NoiseRow(
+            device_name=name, measured_unix_ns=document["measured_unix_ns"], document=json.dumps(dict(document))
+        )
+        with self._session() as session:
+            session.merge(row)
+
+    def noise(self, name: str) -> dict[str, Any] | None:
+        """A device's newest `backbench.noise/1` document; None where noise was not measured. Raises DeviceNotFound."""
+        with self._session() as session:
+            row = session.get(NoiseRow, name)
+            if row is not None:
+                return dict(json.loads(row.document))
             if session.get(DeviceRow, name) is None:
                 raise self._unknown_device(name, session)
             return None
@@ -225,7 +243,8 @@ class Store:
                     raise RunNotFinished(
                         f"run {run_id} has no result yet; fetch it: backbench run follow {run_id[-8:]}"
                     )
-                document = finished_document(record, log.events(), self.run_folder(run_id))
+                noise = self._noise_of(record.device_name)
+                document = finished_document(record, log.events(), self.run_folder(run_id), noise)
             with self._session() as session:
                 row = session.get_one(RunRow, run_id)
                 row.document = json.dumps(document, sort_keys=False)
@@ -234,6 +253,12 @@ class Store:
         for leftover in ("events.log", "events.lock"):
             (self.run_folder(run_id) / leftover).unlink(missing_ok=True)
         return self.run(run_id)
+
+    def _noise_of(self, device: str) -> dict[str, Any] | None:
+        try:
+            return self.noise(device)
+        except DeviceNotFound:
+            return None
 
     def frames(self, run_id: str) -> pa.Table:
         """Every frame of a finished run. Raises RunNotFinished."""
@@ -310,6 +335,11 @@ class Store:
         close = difflib.get_close_matches(name, known, 3, 0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "see backbench device list, or backbench device add"
         return DeviceNotFound(f'no device "{name}"; {hint}', device=name)
+
+
+def _forget_measurements(session: Session, name: str) -> None:
+    session.execute(delete(RooflineRow).where(RooflineRow.device_name == name))
+    session.execute(delete(NoiseRow).where(NoiseRow.device_name == name))
 
 
 def _configure(connection: Any, _: object) -> None:

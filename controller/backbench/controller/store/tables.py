@@ -43,6 +43,16 @@ class RunRow(Base):
     group: Mapped[str]
 
 
+class NoiseRow(Base):
+    """The newest noise measurement of one named device; `document` is JSON."""
+
+    __tablename__ = "noise"
+
+    device_name: Mapped[str] = mapped_column(String, primary_key=True)
+    measured_unix_ns: Mapped[int] = mapped_column(BigInteger)
+    document: Mapped[str]
+
+
 class RooflineRow(Base):
     """The peak rates of one named device."""
 

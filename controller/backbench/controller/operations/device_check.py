@@ -1,0 +1,120 @@
+"""What the agent of a device would refuse, refused before anything is made or sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from backbench.controller.operations.models import ModelFile
+from backbench.controller.operations.plan import AS_MODEL, Plan
+from backbench.domain.device import Backend, Device
+from backbench.domain.errors import (
+    BackendUnavailable,
+    InvalidArgument,
+    InvalidRunSpec,
+    MessageTooLarge,
+    UnknownBackend,
+    VersionMismatch,
+)
+from backbench.domain.run import SECOND_NS, Scenario, ScenarioName
+
+
+def check_device(plan: Plan, device: Device) -> None:
+    """Raises what the device's agent would refuse: backend, precision, scenario, limits, sizes of files."""
+    request = plan.request
+    backends = {backend.name: backend for backend in device.backends}
+    backend = backends.get(request.backend)
+    if backend is None:
+        raise UnknownBackend(
+            f'--backend "{request.backend}": {request.device} has no such backend; it has {", ".join(backends)}'
+        )
+    if not backend.available:
+        raise BackendUnavailable(f"{request.device} cannot open backend {backend.name}: {backend.reason}")
+    _check_precision(plan, backend)
+    _check_features(plan, device)
+    _check_limits(plan, device)
+    models = [model.path for model in plan.models if isinstance(model, ModelFile)]
+    check_files([*models, *plan.images, *([] if plan.trace is None else [plan.trace])], device)
+
+
+def _check_precision(plan: Plan, backend: Backend) -> None:
+    """Every backend runs fp32, whether it says so or not; the others are for it to say."""
+    request, taken = plan.request, backend.precisions
+    made_for = "tensorrt" if "tensorrt" in backend.name else "cpu"
+    for model in plan.models:
+        target = model.target if isinstance(model, ModelFile) and request.precision == AS_MODEL else None
+        target = target or (plan.conversion.target if plan.conversion.precision == "int8" else None)
+        if target in ("cpu", "tensorrt") and target != made_for:
+            raise InvalidArgument(
+                f"{model.name} is int8 for {target}, and {backend.name} would compute most of it in float;"
+                f" take --for {made_for}"
+            )
+    for model in plan.models:
+        stated = model.precision if isinstance(model, ModelFile) else None
+        asked = (stated or AS_MODEL) if request.precision == AS_MODEL else request.precision
+        if taken and asked not in (AS_MODEL, "fp32", *taken):
+            what = f"--precision {asked}" if asked == request.precision else f"{model.name} is {asked}"
+            raise InvalidArgument(f"{what}: {backend.name} on {request.device} takes {', '.join(taken)}")
+
+
+def check_files(paths: Iterable[Path], device: Device) -> None:
+    """Raises MessageTooLarge for a file that the device's agent does not take."""
+    for path in paths:
+        size = path.stat().st_size
+        if size > device.limits.artifact_bytes:
+            raise MessageTooLarge(
+                f"{path} has {size} bytes; the device takes artifacts of at most {device.limits.artifact_bytes}"
+            )
+
+
+def _check_features(plan: Plan, device: Device) -> None:
+    for feature, words in _needed_features(plan):
+        if feature not in device.features:
+            raise VersionMismatch(
+                f"the agent on {plan.request.device} does not know {words}; update Backbench on the device"
+            )
+
+
+def _needed_features(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What an agent of the first release, which announces no features, cannot do."""
+    name = plan.scenario.name
+    if name is not ScenarioName.CLOSED_LOOP:
+        yield f"scenario.{name.value}", f"scenario {name.value}"
+    elif plan.scenario.duration_ns is not None:
+        yield f"scenario.{name.value}", "--duration"
+    if plan.request.launches > 1:
+        yield "launches", "--launches"
+    if plan.memory_limit_bytes is not None:
+        yield "memory-limit", "--memory-limit"
+    if plan.request.postprocess != "none":
+        yield "postprocess", "--postprocess"
+    if plan.request.take_turns:
+        yield "interleave", "runs that take turns"
+
+
+def _check_limits(plan: Plan, device: Device) -> None:
+    request, scenario, limits = plan.request, plan.scenario, device.limits
+    what = "--frames and --warmup together" if scenario.frame_count else "frames in --duration at --fps"
+    _at_most(what, _frames_of_a_launch(scenario), limits.frame_count, request.device)
+    _at_most("images in --inputs", len(plan.images), limits.image_count, request.device)
+    asked = "--timeout" if request.timeout_s is not None else "the time that the run may take"
+    _at_most(f"{asked}, in seconds", plan.timeout_s, limits.run_duration_ns / SECOND_NS, request.device)
+    if request.take_turns:
+        _at_most("runs that take turns", len(plan.models), limits.queue_length, request.device)
+    floor = limits.memory_limit_floor_bytes
+    if plan.memory_limit_bytes is not None and floor is not None and plan.memory_limit_bytes < floor:
+        raise InvalidRunSpec(
+            f"--memory-limit is {request.memory_limit}; a worker on {request.device} holds {floor / 1e6:.0f} MB without"
+            " a model: give more than that"
+        )
+
+
+def _frames_of_a_launch(scenario: Scenario) -> int:
+    """Known beforehand, but where frames come back to back for a time."""
+    timed = scenario.frame_count or (scenario.duration_ns or 0) * (scenario.rate_mhz or 0) // 10**12
+    return (timed + scenario.warmup_frame_count) * (scenario.streams or 1)
+
+
+def _at_most(what: str, value: float, limit: float, device: str) -> None:
+    if value > limit:
+        raise InvalidRunSpec(f"{what}: {value:g} is more than {device} takes; at most {limit:g}")

@@ -1,0 +1,85 @@
+"""Whether a difference between two runs is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backbench.controller.operations.comparing import compare_runs
+
+
+class Frames:
+    """A store of runs whose launches have normally distributed times around a level, in ms."""
+
+    def __init__(self, **levels: float) -> None:
+        self._levels = levels
+
+    def frame_columns(self, run_id: str) -> dict[str, Any]:
+        rows = 6 * 400
+        random = np.random.default_rng(sum(map(ord, run_id)))
+        times = (self._levels[run_id] * 1e6 * (1 + 0.01 * random.standard_normal(rows))).astype(np.int64)
+        start = np.arange(rows) * 10**8
+        plain = np.ma.MaskedArray
+        return {
+            "launch": plain(np.repeat(np.arange(6), 400)),
+            "stream": plain(np.zeros(rows, np.int64)),
+            "tags": plain(np.zeros(rows, np.int64)),
+            "outcome": plain(np.ones(rows, np.int64)),
+            "due_ns": plain(start),
+            "dequeued_ns": plain(start),
+            "done_ns": plain(start + times),
+        }
+
+
+def run(name: str, launches: int = 6, **changes: Any) -> dict[str, Any]:
+    return {
+        "run_id": name,
+        "model": {"name": name},
+        "device": {"simulated": False},
+        "contract": {"threads": "1"},
+        "fingerprint": {"board": "pi"},
+        "pipeline": "service",
+        "latency_ms": {"service": None, "preprocess": None, "compute": None},
+        "throughput_fps": None,
+        "memory_mb": None,
+        "cold_start_ms": None,
+        "steady": [{"launch": launch, "stream": 0, "cut_frames": 0} for launch in range(launches)],
+        "overhead": {"noise_floor": None},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict"), [(5.5, "slower"), (4.5, "faster"), (5.001, "equivalent"), (5.05, "inconclusive")]
+)
+def test_a_difference_beyond_the_margin_is_told_from_one_within_it(second: float, verdict: str) -> None:
+    result = compare_runs(Frames(a=5.0, b=second), [run("a"), run("b")])  # type: ignore[arg-type]
+    (effect,) = result["effects"]
+    assert (effect["run"], effect["verdict"]) == ("b", verdict)
+    assert effect["low"] < effect["ratio"] < effect["high"]
+
+
+def test_a_noisy_device_needs_a_larger_difference() -> None:
+    noisy = {"overhead": {"noise_floor": 0.2}}
+    result = compare_runs(Frames(a=5.0, b=5.5), [run("a"), run("b", **noisy)])  # type: ignore[arg-type]
+    assert result["effects"][0]["verdict"] == "equivalent"
+    assert result["effects"][0]["noise_floor"] == 0.2
+
+
+def test_where_environments_differ_there_is_no_verdict_unless_it_is_asked_for() -> None:
+    documents = [run("a"), run("b", contract={"threads": "4"})]
+    result = compare_runs(Frames(a=5.0, b=5.5), documents)  # type: ignore[arg-type]
+    assert result["differences"] == [{"field": "contract.threads", "values": ["1", "4"]}]
+    assert result["effects"][0]["verdict"] is None
+    across = compare_runs(Frames(a=5.0, b=5.5), documents, across=True)  # type: ignore[arg-type]
+    assert across["effects"][0]["verdict"] == "slower"
+
+
+def test_one_launch_a_side_is_inconclusive_and_an_old_document_has_no_effect() -> None:
+    one = compare_runs(Frames(a=5.0, b=5.5), [run("a", 1), run("b", 1)])  # type: ignore[arg-type]
+    assert (one["effects"][0]["verdict"], one["effects"][0]["low"]) == ("inconclusive", None)
+    old = run("b")
+    del old["steady"]
+    assert compare_runs(Frames(a=5.0, b=5.5), [run("a"), old])["effects"][0]["ratio"] is None  # type: ignore[arg-type]
