@@ -43,8 +43,11 @@ def test_the_commands_by_hand_do_what_they_say(agents: Callable[..., Any], backb
     for line in workstation:
         command = [word.replace("50061", port) for word in shlex.split(line)]
         assert command.pop(0) == "backbench"
-        if "--frames" in command:
-            command[command.index("--frames") + 1] = "30"
+        if command[0] == "noise":
+            command += ["--frames", "20", "--launches", "6"]
+        for option, enough in (("--frames", "30"), ("--launches", "2")):
+            if option in command:
+                command[command.index(option) + 1] = enough
         if "RUN" in command:
             ids = re.findall(r"^\W*([0-9a-f]{8})\b", backbench("run", "list").stdout, re.MULTILINE)
             command = [ids.pop(0) if word == "RUN" else word for word in command]
@@ -52,7 +55,7 @@ def test_the_commands_by_hand_do_what_they_say(agents: Callable[..., Any], backb
         done = backbench(*command, status=None)
         assert done.returncode in (0, 1), f"{line}: {done.returncode}\n{done.stderr}"
         seen.append(command[0])
-    assert seen == ["device", "profile", "profile", "models", "inspect", "run", "run", "run", "compare"]
+    assert seen == ["device", *["profile"] * 3, "noise", "models", "inspect", *["run"] * 3, "compare"]
     assert (backbench.cwd / "frames.csv").is_file()
 
 

@@ -12,7 +12,7 @@ from backbench.controller.cli.output import print_note
 from backbench.controller.operations.observer import Observer
 from backbench.domain.errors import BackbenchError
 from backbench.domain.event import LogLine, Progress, RunEvent
-from backbench.domain.frame import FrameBlock
+from backbench.domain.frame import OUTCOME_NUMBERS, FrameBlock, FrameOutcome
 from backbench.domain.run import RunSpec
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ class Bars(Shown):
         self._step: TaskID | None = None
         self._title = ""
         self._p50 = ""
+        self._lost = 0
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -137,7 +138,7 @@ class Bars(Shown):
 
     def started(self, spec: RunSpec, place: int, count: int) -> None:
         """A bar a run."""
-        self._p50 = ""
+        self._p50, self._lost = "", 0
         self._title = f"[{place}/{count}] {spec.model.name} {spec.height}x{spec.width}".replace("[", "\\[")
         self._task = self._bars.add_task(self._title, total=None, detail="waiting")
 
@@ -146,10 +147,12 @@ class Bars(Shown):
         happening = event.event
         if isinstance(happening, FrameBlock):
             self._p50 = _p50_text(happening)
+            self._lost += _lost_count(happening)
         elif isinstance(happening, LogLine):
             self.note(f"{happening.level}: {happening.text}")
         elif isinstance(happening, Progress) and self._task is not None:
-            detail = _progress_text(happening) + self._p50
+            lost = f", {self._lost} lost" if self._lost else ""
+            detail = _progress_text(happening) + self._p50 + lost
             self._bars.update(self._task, completed=happening.done_count, total=happening.total_count, detail=detail)
 
     def ended(self) -> None:
@@ -167,6 +170,11 @@ def _progress_text(progress: Progress) -> str:
         return f"{launch}{progress.stage} {progress.done_count}/{progress.total_count}"
     done = f" {progress.done_count}" if progress.done_count else ""
     return f"{launch}{progress.stage.replace('_', ' ')}{done}"
+
+
+def _lost_count(block: FrameBlock) -> int:
+    """Frames that were dropped or failed."""
+    return sum(outcome != OUTCOME_NUMBERS[FrameOutcome.COMPLETED] for outcome in block.outcome)
 
 
 def _p50_text(block: FrameBlock) -> str:
