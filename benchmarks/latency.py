@@ -111,10 +111,9 @@ def _reported(client: AgentClient, name: str, frames: int, images: list[Path]) -
     for event in client.watch_run(spec.run_id):
         happening = event.event
         if isinstance(happening, FrameBlock):
-            rows = zip(happening.tags, happening.dequeued_ns, happening.done_ns, happening.compute_ns, strict=True)
-            for tag, begun, done, compute in rows:
-                if not tag & FrameTag.WARM_UP and begun is not None and done is not None and compute is not None:
-                    times.append(done - begun if images else compute)
+            for tag, begun, done in zip(happening.tags, happening.dequeued_ns, happening.done_ns, strict=True):
+                if not tag & FrameTag.WARM_UP and begun is not None and done is not None:
+                    times.append(done - begun)
         elif isinstance(happening, LaunchReport) and happening.purpose is LaunchPurpose.TIMED:
             threads = int(happening.facts["threads"])
         elif isinstance(happening, RunResult) and happening.state is not RunState.DONE:

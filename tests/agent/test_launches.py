@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbench.agent.launches import PROBE_LIMIT, Outcome, Setting, Tally, deadline_ns, steps, stream_counts
+from backbench.agent.launches import (
+    PROBE_LIMIT,
+    FramesLost,
+    Outcome,
+    Setting,
+    Tally,
+    deadline_ns,
+    steps,
+    stream_counts,
+)
+from backbench.domain.arrivals import HIGHEST_RATE_MHZ
 from backbench.domain.frame import OUTCOME_NUMBERS, FrameBlock, FrameOutcome
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import SECOND_NS, ModelRef, RunSpec, Scenario, ScenarioName
@@ -115,3 +125,24 @@ def test_late_dropped_and_failed_frames_are_missed_and_warm_up_is_not_counted() 
     )
     assert tally.outcome() == Outcome(4, 3, 8.0)
     assert Tally(None).outcome() == Outcome(0, 0, None)
+    tally.check(4)
+    for wrong in (3, 5):
+        with pytest.raises(FramesLost):
+            tally.check(wrong)
+
+
+def test_a_row_without_an_outcome_is_a_lost_frame() -> None:
+    tally = Tally(None)
+    tally.add(
+        FrameBlock(
+            0, index=(0,), due_ns=(0,), dequeued_ns=(None,), done_ns=(None,), outcome=(0,), tags=(0,), input=(0,)
+        )
+    )
+    with pytest.raises(FramesLost, match="1 frames arrived and 0 of 1"):
+        tally.check(1)
+
+
+def test_a_sweep_of_a_fast_device_tries_no_rate_above_the_highest() -> None:
+    scenario = Scenario(ScenarioName.SWEEP, frame_count=100, miss_ratio_ppm=10_000)
+    settings = played(scenario, lambda setting: Outcome(setting.frame_count, 0, 1000.0))
+    assert [setting.rate_mhz for setting in settings] == [None, HIGHEST_RATE_MHZ]

@@ -15,7 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
-from backbench.agent.supervisor import Stopped, Watchdog, Worker, prepare_model, run_together
+from backbench.agent.cgroups import Cgroups
+from backbench.agent.supervisor import Stopped, Surroundings, Watchdog, Worker, prepare_model, run_together
 from backbench.agent.worker.job import Job
 from backbench.domain.frame import FrameBlock
 from backbench.domain.run import SECOND_NS, FailureReason, RunFailure
@@ -29,10 +30,12 @@ ENDLESS = 1_500_000
 class Recorded:
     """A worker under supervision and everything that it gave."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, surroundings: Surroundings | None = None) -> None:
         self.blocks: list[FrameBlock] = []
         self.stages: list[str] = []
-        self.worker = Worker(job, 0, self.blocks.append, lambda stage, _: self.stages.append(stage))
+        self.worker = Worker(
+            job, 0, self.blocks.append, lambda stage, _: self.stages.append(stage), surroundings=surroundings
+        )
         self.stop = asyncio.Event()
 
     async def run(self, stall_s: float = 60, limit_s: float = 60) -> RunFailure | None:
@@ -112,6 +115,7 @@ async def test_a_worker_that_hangs_is_ended_after_the_stall_limit(make_job: Make
     failure = await running
     assert failure is not None
     assert failure.reason is FailureReason.WORKER_TIMED_OUT
+    assert "--stall-timeout" not in failure.message  # the command line has no such option
     assert worker_processes() == []
     assert len(recorded.indices) > 0
 
@@ -284,3 +288,34 @@ async def test_a_limit_that_is_too_small_is_out_of_memory_and_names_the_phase(ma
     assert failure is not None
     assert failure.reason is FailureReason.OUT_OF_MEMORY
     assert failure.message.startswith("out of memory in phase ")
+
+
+async def test_waiting_for_others_or_for_the_next_frame_is_no_stall(make_job: MakeJob, tmp_path: Path) -> None:
+    trace = tmp_path / "camera.txt"
+    trace.write_text("0\n3500000000\n")
+    recorded = Recorded(make_job(gated=True, arrivals="trace", trace_path=str(trace), frame_count=2))
+    running = asyncio.ensure_future(recorded.run(stall_s=2))
+    await asyncio.wait_for(recorded.worker.ready.wait(), 60)
+    await asyncio.sleep(2.6)
+    await recorded.worker.release()
+    assert await running is None
+    assert recorded.indices == list(range(7))
+
+
+async def test_a_worker_that_its_control_group_killed_is_out_of_memory_with_the_remedy(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    recorded = Recorded(make_job(frame_count=ENDLESS, memory_limit_bytes=1 << 30), Surroundings(Cgroups(tmp_path)))
+    running = asyncio.ensure_future(recorded.run())
+    process = await recorded.process_in_mid_run()
+    (name,) = (name for name in os.listdir(tmp_path) if name.startswith("worker-"))  # noqa: PTH208
+    group = tmp_path / name
+    assert (group / "memory.max").read_text() == str(1 << 30)
+    assert (group / "cgroup.procs").read_text() == str(process.pid)
+    (group / "memory.events").write_text("oom_kill 1\n")
+    process.kill()
+    failure = await running
+    assert failure is not None
+    assert failure.reason is FailureReason.OUT_OF_MEMORY
+    assert failure.message.startswith("out of memory in phase measure: ")
+    assert failure.message.endswith("or raise --memory-limit")

@@ -82,7 +82,6 @@ def test_a_budget_keeps_its_text_without_white_space() -> None:
         ("drops<=0.1", 'the unit is missing; write one of %, for example "drops<=0.1%"'),
         ("drops<=1ms", '"ms" is not a unit of share'),
         ("drops<=101%", "at most 100%"),
-        ("misses<=0%", "above 0"),
         ("p99<=1.2.3ms", '"1.2.3" is not a number'),
         ("p99<=.ms", '"." is not a number'),
         ("p99<=0ms", "above 0"),
@@ -175,3 +174,8 @@ def test_exactly_20_percent_above_is_a_reject_whatever_the_decimals(digits: int,
 )
 def test_the_worst_verdict_speaks_for_all(verdicts: list[Verdict], together: Verdict) -> None:
     assert worst(verdicts) is together
+
+
+def test_none_at_all_can_be_asked_of_drops() -> None:
+    budget = parse_budget("drops<=0%")
+    assert [budget.judge(value) for value in (0.0, 0.01)] == [Verdict.PASS, Verdict.REJECT]

@@ -122,11 +122,22 @@ def agents() -> Iterator[Callable[[Path, str], AgentProcess]]:
         agent.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_backbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backbench]:
+    """One store for all tests of a file that can share it."""
+    yield from a_command(tmp_path_factory.mktemp("backbench"))
+
+
 @pytest.fixture
 def backbench(tmp_path: Path) -> Iterator[Backbench]:
-    cwd = tmp_path / "here"
+    yield from a_command(tmp_path)
+
+
+def a_command(folder: Path) -> Iterator[Backbench]:
+    """The command line with a store and a working folder below `folder`; what it started ends with it."""
+    cwd = folder / "here"
     cwd.mkdir()
-    command = Backbench(tmp_path / "store", cwd)
+    command = Backbench(folder / "store", cwd)
     yield command
     for process in command.started:
         if process.poll() is None:

@@ -38,7 +38,6 @@ from backbench.domain.run import (
     RunFailure,
     RunSpec,
     RunState,
-    Scenario,
     ScenarioName,
 )
 
@@ -69,25 +68,18 @@ class Execution:
         self._frame_limit = frame_limit
         self._surroundings = Surroundings(cgroups, self._memory)
         self._turns = turns or Turns([spec.run_id])
-        self._mine = asyncio.Event()
         self._shown: tuple[str, int] = ("", -1)
 
     async def perform(self, stop: asyncio.Event) -> RunFailure | None:
         """Everything the specification asks for; None when all of it was done. Raises supervisor.Stopped."""
         spec = self._spec
         deadline_ns = time.perf_counter_ns() + spec.run_timeout_ns * max(1, spec.group_size)
-        watchdog = Watchdog(spec.stall_timeout_ns + _longest_pause_ns(spec.scenario), deadline_ns, stop)
+        watchdog = Watchdog(spec.stall_timeout_ns, deadline_ns, stop)
         self._emit(StateChange(RunState.PREPARING))
-        sampling = asyncio.ensure_future(self._sample()) if spec.telemetry_rate_hz else None
-        try:
-            async with self._turn(stop):
-                model_path, failure = await self._made_ready(watchdog)
-            if failure is None:
-                failure = await self._measure(model_path, watchdog)
-        finally:
-            if sampling is not None:
-                sampling.cancel()
-                await asyncio.gather(sampling, return_exceptions=True)
+        async with self._turn(stop):
+            model_path, failure = await self._made_ready(watchdog)
+        if failure is None:
+            failure = await self._measure(model_path, watchdog)
         self._emit(StateChange(RunState.FINISHING))
         return failure
 
@@ -122,11 +114,13 @@ class Execution:
     async def _turn(self, stop: asyncio.Event) -> AsyncIterator[None]:
         """This run's turn. Its telemetry is of these times alone: it is not to disturb the others."""
         async with self._turns.turn(self._spec.run_id, stop):
-            self._mine.set()
+            sampling = asyncio.ensure_future(self._sample()) if self._spec.telemetry_rate_hz else None
             try:
                 yield
             finally:
-                self._mine.clear()
+                if sampling is not None:
+                    sampling.cancel()
+                    await asyncio.gather(sampling, return_exceptions=True)
 
     def _end_of_steps(self, failure: RunFailure, setting: Setting, launch: int) -> RunFailure | None:
         """More engines than fit into the memory are what a search for their number is to find, not a failure."""
@@ -186,15 +180,21 @@ class Execution:
             for stream in range(setting.streams)
         ]
         failure = await run_together(workers, watchdog)
+        self._report(purpose, launch, setting, workers)
+        if failure is not None:
+            for line in failure.log_tail:
+                self._emit(LogLine("error", line))
+        elif tally is not None:
+            reports = [worker.report for worker in workers if worker.report is not None]
+            tally.check(sum(report["counters"]["offered_frame_count"] for report in reports))
+        return failure
+
+    def _report(self, purpose: LaunchPurpose, launch: int, setting: Setting, workers: Sequence[Worker]) -> None:
         for stream, worker in enumerate(workers):
             if worker.report is not None:
                 self._emit(_launch_report(launch, stream, purpose, setting, worker))
                 if words := worker.report.get("frame_error"):
                     self._emit(LogLine("warning", f"launch {launch}: the first frame that failed said: {words}"))
-        if failure is not None:
-            for line in failure.log_tail:
-                self._emit(LogLine("error", line))
-        return failure
 
     def _job(self, purpose: LaunchPurpose, model_path: Path, setting: Setting) -> Job:
         spec = self._spec
@@ -238,9 +238,6 @@ class Execution:
         due_ns = flushed_ns = time.perf_counter_ns()
         try:
             while True:
-                if not self._mine.is_set():
-                    await self._mine.wait()
-                    due_ns = time.perf_counter_ns()
                 sampler.sample()
                 due_ns += period_ns
                 if due_ns - flushed_ns >= 10**9 and (block := sampler.take()) is not None:
@@ -251,12 +248,6 @@ class Execution:
             sampler.sample()
             if (block := sampler.take()) is not None:
                 self._emit(block)
-
-
-def _longest_pause_ns(scenario: Scenario) -> int:
-    """How long a worker in good order may be silent, as no frame is due."""
-    period_ns = 10**12 // scenario.rate_mhz if scenario.rate_mhz else 0
-    return max(period_ns, scenario.idle_gap_ns or 0)
 
 
 def _arrivals(name: ScenarioName, setting: Setting) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
 
+from backbench.domain.arrivals import HIGHEST_RATE_MHZ, LOWEST_RATE_MHZ
 from backbench.domain.frame import OUTCOME_NUMBERS, FrameBlock, FrameOutcome, FrameTag
 from backbench.domain.run import SECOND_NS, RunSpec, Scenario, ScenarioName
 
@@ -43,31 +45,41 @@ class Outcome:
     service_ns: float | None
 
 
+class FramesLost(Exception):
+    """Frames are missing or doubled: offered = completed + dropped + errored does not hold."""
+
+
 class Tally:
     """Counts the timed frames of one launch: how many were late, dropped or failed."""
 
     def __init__(self, deadline_ns: int | None) -> None:
         self._deadline_ns = deadline_ns
-        self._offered = self._missed = self._completed = self._service_ns = 0
+        self._missed = self._service_ns = 0
+        self._ended: Counter[int] = Counter()
 
     def add(self, block: FrameBlock) -> None:
         """Count a block."""
         for place, outcome in enumerate(block.outcome):
             if block.tags[place] & FrameTag.WARM_UP:
                 continue
-            self._offered += 1
+            self._ended[outcome] += 1
             due, begun, done = block.due_ns[place], block.dequeued_ns[place], block.done_ns[place]
             if outcome != _COMPLETED or due is None or begun is None or done is None:
                 self._missed += 1
                 continue
-            self._completed += 1
             self._service_ns += done - begun
             self._missed += self._deadline_ns is not None and done - due > self._deadline_ns
 
     def outcome(self) -> Outcome:
         """What it came to."""
-        mean = self._service_ns / self._completed if self._completed else None
-        return Outcome(self._offered, self._missed, mean)
+        completed = self._ended[_COMPLETED]
+        return Outcome(self._ended.total(), self._missed, self._service_ns / completed if completed else None)
+
+    def check(self, offered: int) -> None:
+        """Raises FramesLost unless of so many frames each one ended: completed, dropped or errored."""
+        ended = sum(self._ended[number] for number in OUTCOME_NUMBERS.values())
+        if not offered == ended == self._ended.total():
+            raise FramesLost(f"{offered} frames arrived and {ended} of {self._ended.total()} rows have an outcome")
 
 
 def steps(spec: RunSpec, frame_limit: int) -> Steps:
@@ -114,7 +126,8 @@ def _setting(spec: RunSpec, frame_limit: int, streams: int) -> Setting:
 def _sweep(scenario: Scenario) -> Steps:
     """Bisect between the highest rate that held and the lowest that did not, until they lie within 2 %.
 
-    Where no highest rate is given, frames back to back tell what the device could do at best.
+    Where no highest rate is given, frames back to back tell what the device could do at best; above the highest rate
+    at which frames can arrive nothing is tried.
     """
     frames, left = scenario.frame_count or 1, PROBE_LIMIT
     highest = scenario.rate_mhz
@@ -123,7 +136,7 @@ def _sweep(scenario: Scenario) -> Steps:
         left -= 1
         if not outcome.service_ns:
             return
-        highest = max(1, math.floor(10**12 / outcome.service_ns))
+        highest = min(max(math.floor(10**12 / outcome.service_ns), LOWEST_RATE_MHZ), HIGHEST_RATE_MHZ)
     held, failed, rate = 0, 0, highest
     while left:
         left -= 1

@@ -19,7 +19,7 @@ from backbench.agent.supervisor import Stopped
 from backbench.agent.turns import Turns
 from backbench.domain.errors import BackbenchError, InvalidRunSpec, QueueFull, RunNotFinished, RunNotFound
 from backbench.domain.event import Happening, LogLine, Progress, RunEvent, RunResult, StateChange
-from backbench.domain.frame import OUTCOME_NUMBERS, FrameBlock, FrameOutcome, FrameTag
+from backbench.domain.frame import DROPPED, OUTCOME_NUMBERS, FrameBlock, FrameOutcome, FrameTag
 from backbench.domain.run import FailureReason, Run, RunFailure, RunSpec, RunState
 from backbench.wire.event import event_from_bytes, event_to_bytes
 
@@ -164,7 +164,11 @@ class Runs:
                 for run_id in members:
                     self._queue.remove(run_id)
                 turns = Turns(members[::-1])  # the first turn makes ready; so the first launches are in order
-                await asyncio.gather(*(self._carry_out(run_id, turns) for run_id in members))
+                carried_out = (self._carry_out(run_id, turns) for run_id in members)
+                ended = await asyncio.gather(*carried_out, return_exceptions=True)
+                for run_id, error in zip(members, ended, strict=True):
+                    if isinstance(error, Exception):  # the runs behind it in the queue are not to wait for ever
+                        log.error("run %s could not be brought to its end: %s", run_id, error)
 
     async def _members(self) -> Sequence[str]:
         """The run at the head of the queue with the others of its group; waits a while for those not yet submitted."""
@@ -228,15 +232,16 @@ class Runs:
             active.changed.notify_all()
 
     def _result(self, active: _Active, state: RunState, failure: RunFailure | None) -> RunResult:
-        completed = active.counts.get(OUTCOME_NUMBERS[FrameOutcome.COMPLETED], 0)
-        errored = active.counts.get(OUTCOME_NUMBERS[FrameOutcome.ERRORED], 0)
-        offered = sum(active.counts.values())
+        completed, errored, *dropped = (
+            active.counts.get(OUTCOME_NUMBERS[outcome], 0)
+            for outcome in (FrameOutcome.COMPLETED, FrameOutcome.ERRORED, *DROPPED)
+        )
         return RunResult(
             state,
             failure,
-            offered,
+            sum(active.counts.values()),
             completed,
-            offered - completed - errored,
+            sum(dropped),
             errored,
             active.conditions_start,
             read_conditions(),

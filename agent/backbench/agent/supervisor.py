@@ -43,7 +43,10 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Watchdog:
-    """When a worker is given up: no sign of life for `stall_ns`, or past `deadline_ns`; or `stop` is set."""
+    """When a worker is given up: no sign of life for `stall_ns`, or past `deadline_ns`; or `stop` is set.
+
+    A worker that waits for its next frame or for others at a gate is in good order, however long that takes.
+    """
 
     stall_ns: int
     deadline_ns: int
@@ -82,6 +85,8 @@ class Worker:
         self._surroundings = surroundings or Surroundings()
         self._process: asyncio.subprocess.Process | None = None
         self.ready = asyncio.Event()
+        self._released = False
+        self._pause_ns = 0
         self.counters: dict[str, int] = {}
         self._stage = "start"
         self._emitted = 0
@@ -110,6 +115,7 @@ class Worker:
 
     async def release(self) -> None:
         """Let a gated worker go on."""
+        self._released, self._alive_ns = True, time.perf_counter_ns()
         if self._process is not None:
             await _send_line(self._process, "go")
 
@@ -167,10 +173,12 @@ class Worker:
                 if watchdog.stop.is_set():
                     raise Stopped
                 now = time.perf_counter_ns()
-                if now - self._alive_ns > watchdog.stall_ns:
-                    seconds = watchdog.stall_ns / SECOND_NS
+                waits_for_others = self.ready.is_set() and not self._released
+                if now - self._alive_ns > watchdog.stall_ns + self._pause_ns and not waits_for_others:
+                    seconds = (now - self._alive_ns) / SECOND_NS
                     message = (
-                        f"the worker made no progress for {seconds:g} s in stage {self._stage}; raise --stall-timeout"
+                        f"the worker made no progress for {seconds:.0f} s in stage {self._stage}: it hangs, or the"
+                        " device is far too slow for this model; take a smaller model or size"
                     )
                     return RunFailure(FailureReason.WORKER_TIMED_OUT, message)
                 if now > watchdog.deadline_ns:
@@ -208,6 +216,8 @@ class Worker:
                 if self._stage == "ready":
                     self.ready.set()
                 self._progress(self._stage, 0)
+            elif kind == "pause":
+                self._pause_ns = event["longest_ns"]
             elif kind == "report":
                 self.report = event
             elif kind == "failure":
@@ -230,8 +240,10 @@ class Worker:
         if status < 0:
             name = signal.Signals(-status).name
             if -status == signal.SIGKILL and oom_killed:
+                remedy = "" if self._job.memory_limit_bytes is None else ", or raise --memory-limit"
                 message = (
                     f"out of memory in phase {self._stage}: the kernel killed the worker; use a smaller model or size"
+                    f"{remedy}"
                 )
                 return RunFailure(FailureReason.OUT_OF_MEMORY, message, signal=-status, log_tail=tail)
             message = f"the worker was ended by {name} in stage {self._stage}; frames until then are kept"

@@ -20,6 +20,10 @@ FEATURES = (
     "interleave",
 )
 """What this agent does beyond one launch of a closed loop of frames, by the names that it announces."""
+_AT_A_RATE = (
+    ScenarioName.PACED, ScenarioName.POISSON, ScenarioName.SOAK, ScenarioName.STREAMS, ScenarioName.SWEEP,
+)  # fmt: skip
+_FOR_A_TIME = (ScenarioName.CLOSED_LOOP, ScenarioName.PACED, ScenarioName.SOAK)
 _HOUR_NS = 3600 * SECOND_NS
 _LONGEST_GROUP_ID = 64
 _POSTPROCESSES = ("", "top-1")
@@ -89,9 +93,15 @@ def _check_preprocess(spec: RunSpec) -> None:
 
 def _check_scenario(scenario: Scenario, limits: Limits) -> None:
     name = scenario.name
-    _check_frames(scenario, limits)
+    for field, value, takers in (
+        ("rate_mhz", scenario.rate_mhz, _AT_A_RATE),
+        ("duration_ns", scenario.duration_ns, _FOR_A_TIME),
+    ):
+        if value is not None and name not in takers:
+            raise InvalidRunSpec(f"{field} is {value}; scenario {name.value} has no use for it, leave it away")
     if name in (ScenarioName.PACED, ScenarioName.POISSON) or scenario.rate_mhz is not None:
         _in_range("rate_mhz", scenario.rate_mhz or 0, LOWEST_RATE_MHZ, HIGHEST_RATE_MHZ)
+    _check_frames(scenario, limits)
     if name is ScenarioName.TRACE and not scenario.trace_sha256:
         raise InvalidRunSpec("trace_sha256 is missing; scenario trace needs the digest of its recorded arrivals")
     if name is ScenarioName.STREAMS:

@@ -109,7 +109,7 @@ def parse_budget(text: str) -> Budget:
     if value is None:
         raise InvalidBudget(f'budget "{text}": "{number}" is not a number, or too large')
     limit = float(value)
-    if not 0 < limit < math.inf:
+    if not 0 <= limit < math.inf or (limit == 0 and kind != "share"):
         raise InvalidBudget(f'budget "{text}": the limit must be above 0 and finite')
     if kind == "share" and limit > 100:
         raise InvalidBudget(f'budget "{text}": the limit is a share of the offered frames; it must be at most 100%')

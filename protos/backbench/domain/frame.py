@@ -16,6 +16,9 @@ class FrameOutcome(Enum):
     ERRORED = "errored"
 
 
+DROPPED = (FrameOutcome.SUPERSEDED, FrameOutcome.QUEUE_FULL, FrameOutcome.SHUTDOWN)
+"""The ways to end without having been begun."""
+
 OUTCOME_NUMBERS: dict[FrameOutcome, int] = {
     FrameOutcome.COMPLETED: 1,
     FrameOutcome.SUPERSEDED: 2,

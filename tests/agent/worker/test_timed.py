@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,3 +125,27 @@ def test_a_gate_that_nobody_will_open_ends_the_launch(perform: Perform, frames: 
     with pytest.raises(timed.AgentGone):
         perform(HostTimed(), gated=True)
     assert frames.written == 4
+
+
+def test_the_agent_is_told_how_long_no_frame_is_due(perform: Perform, tmp_path: Path) -> None:
+    trace = tmp_path / "camera.txt"
+    trace.write_text("0\n1000\n60001000\n60002000\n")
+    for changes, pause_ns in (
+        ({"arrivals": "trace", "trace_path": str(trace)}, [60_000_000]),
+        ({"arrivals": "idle", "idle_gap_ns": 1000}, [1000]),
+        ({}, []),
+    ):
+        said = io.StringIO()
+        perform(HostTimed(), said, **changes)
+        events = [json.loads(line) for line in said.getvalue().splitlines()]
+        assert [event["longest_ns"] for event in events if event["event"] == "pause"] == pause_ns
+
+
+def test_the_frames_that_arrived_are_counted_by_themselves(perform: Perform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timed, "_PART_ROWS", 10)
+    for changes, offered in (
+        ({}, 36),
+        ({"duration_ns": 0}, 0),
+        ({"arrivals": "constant", "rate_mhz": 10**6, "duration_ns": 9_000_001}, 10),
+    ):
+        assert perform(HostTimed(), **changes)["counters"]["offered_frame_count"] == offered

@@ -122,7 +122,7 @@ def test_one_model_gives_one_document_and_its_verdict_is_the_status(here: Any) -
     assert passed.json["verdict"] == "pass"
     assert "1 of 1" in passed.err
     run_id = passed.json["run_id"]
-    failed = here("profile", *QUICK, "--budget", "p50<=1ns", "--json", status=1)
+    failed = here("profile", *QUICK, "--budget", "max<=1ns", "--json", status=1)
     assert failed.json["verdict"] == "reject"
     short = failed.json["run_id"][-8:]
 

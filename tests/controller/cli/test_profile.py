@@ -64,7 +64,7 @@ def test_what_is_written_arrives_in_the_plan(backbench: Any, monkeypatch: pytest
         ("--scenario paced", "scenario paced needs --fps N"),
         ("--scenario paced --fps 0", "--fps is 0; it must be between 0.001 and 1000"),
         ("--scenario paced --fps nan", "--fps is nan"),
-        ("--scenario paced --fps 1e6", "--fps is 1e+06; it must be between 0.001 and 1000"),
+        ("--scenario paced --fps 1e6", "--fps is 1000000; it must be between 0.001 and 1000"),
         ("--scenario paced --fps many", "--fps"),
         ("--scenario soak --duration 10", '--duration "10": the unit is missing'),
         ("--scenario trace --trace gone.txt", "--trace gone.txt: no such file"),

@@ -83,3 +83,23 @@ def test_one_launch_a_side_is_inconclusive_and_an_old_document_has_no_effect() -
     old = run("b")
     del old["steady"]
     assert compare_runs(Frames(a=5.0, b=5.5), [run("a"), old])["effects"][0]["ratio"] is None  # type: ignore[arg-type]
+
+
+def test_engines_side_by_side_are_one_launch() -> None:
+    class Streams(Frames):
+        def frame_columns(self, run_id: str) -> dict[str, Any]:
+            columns = super().frame_columns(run_id)
+            return {**columns, "launch": columns["stream"], "stream": columns["launch"]}
+
+    steady = [{"launch": 0, "stream": stream, "cut_frames": 0} for stream in range(6)]
+    result = compare_runs(Streams(a=5.0, b=5.5), [run("a", steady=steady), run("b", steady=steady)])  # type: ignore[arg-type]
+    assert (result["effects"][0]["verdict"], result["effects"][0]["low"]) == ("inconclusive", None)
+
+
+def test_the_rows_are_of_the_span_that_the_ratio_is_of() -> None:
+    waiting = {"service": {"mean": 5.0}, "e2e": {"mean": 9.0}, "preprocess": None, "compute": None}
+    for each in ("service", "e2e"):
+        waiting[each] = {**dict.fromkeys(("p50", "p99")), **waiting[each], "max": None}  # type: ignore[dict-item]
+    documents = [run(name, pipeline="e2e", latency_ms=waiting) for name in ("a", "b")]
+    rows = {row["metric"]: row["values"] for row in compare_runs(Frames(a=9.0, b=9.0), documents)["rows"]}  # type: ignore[arg-type]
+    assert rows["mean"] == [9.0, 9.0]

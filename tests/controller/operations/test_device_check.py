@@ -57,6 +57,12 @@ def _stated(path: Path, precision: str) -> Path:
         ({"backend": "tensorrt"}, {}, BackendUnavailable, "package tensorrt is missing"),
         ({"precision": "int8"}, {}, InvalidArgument, "--precision int8: onnxruntime on pi takes as-model, fp32"),
         ({"frames": 90, "warmup": 11}, {"frame_count": 100}, InvalidRunSpec, "--frames and --warmup"),
+        (
+            {"scenario": "sweep", "miss_ratio": "0.1%"},
+            {"frame_count": 4000},
+            InvalidRunSpec,
+            "frames that --miss-ratio asks for: ",
+        ),
         ({"timeout_s": 61.0}, {"run_duration_ns": 60 * 10**9}, InvalidRunSpec, "--timeout"),
         ({}, {"artifact_bytes": 1000}, MessageTooLarge, "at most 1000"),
         ({"scenario": "soak"}, {"run_duration_ns": 3600 * 10**9}, InvalidRunSpec, "the time that the run may take"),

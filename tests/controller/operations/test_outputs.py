@@ -64,7 +64,7 @@ def specification(model: str, reference_sha256: str, frames: int = 30) -> RunSpe
 
 
 def measured(store: Store, client: AgentClient, spec: RunSpec) -> RunRecord:
-    store.create_run(spec, "here", None, ("p50<=10s",))
+    store.create_run(spec, "here", None, ("max<=10s",))
     client.submit_run(spec)
     return follow(store, client, spec.run_id)
 

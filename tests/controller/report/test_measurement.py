@@ -14,7 +14,7 @@ from backbench.controller.report.document import build
 from backbench.controller.report.text import run_summary
 from backbench.controller.store import RunRecord
 from backbench.controller.store.columns import frame_table, masked_columns
-from backbench.domain.event import LaunchReport, MemoryPhase, RunResult
+from backbench.domain.event import LaunchReport, MemoryPhase, Phase, RunResult
 from backbench.domain.frame import OUTCOME_NUMBERS, FrameBlock, FrameOutcome
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import (
@@ -172,6 +172,8 @@ def test_a_sweep_s_latencies_are_those_of_the_highest_rate_that_held() -> None:
     none = document(scenario, [block(100, 1, dropped=range(50))], [report(1, rate_mhz=200_000)])
     assert none["sweep"]["highest_fps"] is None
     assert "No rate that was tried" in printed(none)
+    nothing = document(scenario, [], [], failure=RunFailure(FailureReason.WORKER_CRASHED, "the worker died"))
+    assert "No rate" not in printed(nothing)
 
 
 def test_streams_say_how_many_engines_keep_the_budgets() -> None:
@@ -190,8 +192,30 @@ def test_streams_say_how_many_engines_keep_the_budgets() -> None:
     assert made["streams"]["most_fitting"] == 1
     assert made["latency_ms"]["service"]["n"] == 1000
     assert "1 at once keep the budget" in printed(made)
+    assert (made["budgets"][1]["value"], made["verdict"]) == (160.0, "reject")
+    assert made["launches"]["count"] == 1  # engines side by side are no repetitions
+    assert "launches" not in printed(made)
     lost = document(scenario, blocks[:2], reports[:2])  # the second engine of the second step never reported
     assert [row["streams"] for row in lost["streams"]["rows"]] == [1]
+
+
+def test_a_step_that_did_not_measure_a_budget_does_not_keep_it() -> None:
+    scenario = Scenario(ScenarioName.STREAMS, 100, 0, streams=1)
+    reports = [report(0, stream_count=1, peak_resident_bytes=80_000_000)]
+    made = document(scenario, [block(100)], reports, budgets=("p99<=6ms", "memory<=100MB"))
+    assert made["streams"]["rows"][0]["verdict"] == "unknown"  # 100 frames carry no p99
+    assert made["streams"]["most_fitting"] is None
+    assert "not measured." in printed(made)
+
+
+def test_engines_that_lose_frames_of_their_cameras_do_not_keep_a_budget_on_drops() -> None:
+    scenario = replace(PACED, name=ScenarioName.STREAMS, streams=2)
+    blocks = [block(500, 0), *(block(500, 1, stream, dropped=range(100)) for stream in range(2))]
+    reports = [report(0, stream_count=1), *(report(1, stream, stream_count=2) for stream in range(2))]
+    made = document(scenario, blocks, reports, budgets=("drops<=1%", "compute.p50<=6ms", "cold_start<=9s"))
+    assert [row["drop_ratio"]["value"] for row in made["streams"]["rows"]] == [0.0, 0.2]
+    assert [row["verdict"] for row in made["streams"]["rows"]] == ["pass", "reject"]
+    assert made["streams"]["most_fitting"] == 1
 
 
 def test_a_soak_has_a_curve_and_slopes_of_latency_and_of_the_worker_s_memory() -> None:
@@ -223,6 +247,43 @@ def test_what_is_left_after_the_engine_is_closed_is_not_the_peak() -> None:
     assert made["memory_mb"]["phases"]["after_free"]["resident"] == 60.0
 
 
+def test_every_figure_of_memory_is_kept_and_one_that_the_kernel_lacks_is_no_zero() -> None:
+    phases = (MemoryPhase("load", 90_000_000, 80_000_000, {"Pss": 70_000_000, "memory.peak": 95_000_000}),)
+    made = document(Scenario(), [block()], [LaunchReport(0, LaunchPurpose.MEMORY, memory=phases), report()])
+    assert made["memory_mb"]["phases"]["load"]["figures"] == {"Pss": 70.0, "memory.peak": 95.0}
+    assert "90.0 MB resident at its highest (VmHWM), in load" in printed(made)
+    untold = LaunchReport(0, LaunchPurpose.MEMORY, memory=(MemoryPhase("load", 0, 0), *phases))
+    made = document(Scenario(), [block()], [untold, report()], budgets=("memory<=256MB",))
+    assert made["memory_mb"]["peak"] is None
+    assert made["verdict"] == "unknown"
+    assert "the kernel does not tell" in printed(made)
+
+
+def test_the_cold_start_and_the_counters_of_every_launch_are_kept() -> None:
+    cold = [(Phase("import", 10**8), Phase("load", length)) for length in (5 * 10**8, 2 * 10**8)]
+    reports = [replace(report(launch, major_fault_count=launch), phases=cold[launch]) for launch in range(2)]
+    made = document(Scenario(), [block(500, 0), block(500, 1)], reports)
+    assert made["cold_start_ms"]["total"] == 600.0
+    assert [row["cold_start_ms"]["total"] for row in made["per_launch"]] == [600.0, 300.0]
+    assert [row["counters"]["major_fault_count"] for row in made["per_launch"]] == [0, 1]
+    assert "600 ms (import 100, load 500); 300 to 600 in 2 workers" in printed(made)
+
+
+def test_the_p99_of_all_that_arrived_is_shown_where_frames_were_lost() -> None:
+    made = document(PACED, [block(dropped=range(100, 130))], [report()])
+    assert "without end: more than 1 %" in printed(made)
+    few = document(PACED, [block(dropped=range(100, 105))], [report()])
+    assert "5.00 ms over all frames that arrived" in printed(few)
+    assert "p99 offered" not in printed(document(PACED, [block()], [report()]))
+
+
+def test_reasons_count_the_frames_that_the_latencies_are_of() -> None:
+    scenario = Scenario(ScenarioName.SWEEP, 100, 0, queue_policy=QueuePolicy.LATEST, queue_depth=1, miss_ratio_ppm=1)
+    made = document(scenario, [block(100, 0), block(900, 1)], [report(0, rate_mhz=100_000), report(1, rate_mhz=1000)])
+    (p99,) = [row["detail"] for row in made["validity"]["reasons"] if row["detail"].startswith("p99 ")]
+    assert p99.endswith("here are 100")
+
+
 def test_the_cost_of_measuring_is_in_every_document() -> None:
     plain = document(Scenario(), [block()], [report()])["overhead"]
     assert (plain["loop_overhead_p50_us"], plain["loop_overhead_p99_us"], plain["loop_period_p50_us"]) == (
@@ -236,3 +297,35 @@ def test_the_cost_of_measuring_is_in_every_document() -> None:
     assert "noise floor 2.0 %" in printed(known)
     old = document(Scenario(), [block()], [LaunchReport(0, LaunchPurpose.TIMED, facts={})])
     assert old["overhead"]["loop_overhead_p50_us"] is None
+
+
+@pytest.mark.parametrize("wrong", ["missing", "twice", "unknown"])
+def test_a_frame_that_is_not_accounted_for_makes_a_run_invalid(wrong: str) -> None:
+    fine = block(100)
+    blocks = {
+        "missing": [block(99)],
+        "twice": [fine, fine],
+        "unknown": [replace(fine, outcome=(0, *fine.outcome[1:]))],
+    }
+    made = document(Scenario(frame_count=100), blocks[wrong], [report()])
+    assert "frames_unaccounted" in [row["code"] for row in made["validity"]["reasons"]]
+    assert made["validity"]["status"] == "invalid"
+    right = document(Scenario(frame_count=100), [fine], [report()])
+    assert right["validity"]["status"] != "invalid"
+
+
+def test_frames_that_an_engine_ran_alone_are_no_part_of_streams() -> None:
+    scenario = Scenario(ScenarioName.STREAMS, None, 0, streams=2)
+    made = document(
+        scenario,
+        [block(500, 0, 0), block(400, 0, 1)],
+        [report(0, 0, stream_count=2), report(0, 1, stream_count=2)],
+    )
+    assert made["frames"]["completed"] == 900
+    assert made["latency_ms"]["service"]["n"] == 800
+
+
+def test_the_frames_that_a_cold_start_took_to_become_steady_are_told() -> None:
+    made = document(Scenario(warmup_frame_count=20), [block()], [report()])
+    assert made["frames_to_steady"] == 20
+    assert document(Scenario(), [], [])["frames_to_steady"] is None

@@ -20,13 +20,19 @@ from backbench.domain.event import LaunchReport, OutputCheck, RunResult
 from backbench.domain.frame import FrameBlock
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.preprocess import Preprocess
-from backbench.domain.run import ImageRef, InputSpec, LaunchPurpose, ModelRef, RunSpec, RunState
+from backbench.domain.run import ImageRef, InputSpec, LaunchPurpose, ModelRef, RunSpec, RunState, Scenario
 
 RIGHT = OutputCheck("logits", 1.2e-6, 1.0, True, 5e-3, True, 3, "torch")
 WRONG = replace(RIGHT, max_relative_error=0.25, cosine=0.9, passed=False)
 BROKEN = replace(RIGHT, name="features", max_relative_error=None, cosine=None, finite=False, passed=False)
-SPEC = RunSpec(new_run_id(), ModelRef("resnet50", "a" * 64, "export", reference_sha256="f" * 64), 224, 224)
 FRAMES = 500
+SPEC = RunSpec(
+    new_run_id(),
+    ModelRef("resnet50", "a" * 64, "export", reference_sha256="f" * 64),
+    224,
+    224,
+    scenario=Scenario(frame_count=FRAMES),
+)
 
 
 def launch(number: int, *checks: OutputCheck) -> LaunchReport:

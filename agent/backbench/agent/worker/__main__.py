@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from backbench.agent.worker.inputs import Inputs
 
 _PR_SET_PDEATHSIG = 1
-_MEMORY_PASS_FRAMES = 20
+_MEMORY_PASS_FRAMES = 200
+_MEMORY_PASS_NS = 5 * 10**9
+"""No frame of the memory pass begins later than this after the first one."""
 
 
 def main() -> int:
@@ -115,7 +117,10 @@ def _memory_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter, o
 
     with reporter.phase("steady"):
         postprocess = postprocess_named(job.postprocess, engine)
+        until_ns = time.perf_counter_ns() + _MEMORY_PASS_NS
         for frame in range(_MEMORY_PASS_FRAMES):
+            if time.perf_counter_ns() > until_ns:
+                break
             engine.infer(inputs.fill(frame))
             if postprocess is not None:
                 postprocess()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left
+from itertools import chain
+from operator import sub
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,11 @@ def due_offsets_ns(job: Job) -> array[int]:
     if job.duration_ns is not None:
         count = min(count, bisect_left(offsets, job.duration_ns))
     return offsets[:count]
+
+
+def longest_gap_ns(offsets: array[int]) -> int:
+    """The longest time without an arrival, from the first moment of the window on; 0 for no arrivals."""
+    return max(map(sub, offsets, chain([0], offsets)), default=0)
 
 
 def poisson_offsets_ns(count: int, rate_mhz: int, seed: int) -> array[int]:

@@ -18,7 +18,7 @@ from backbench.agent.worker.overhead import loop_overhead
 from backbench.agent.worker.pacing import lower_timer_slack
 from backbench.agent.worker.postprocess import postprocess_named
 from backbench.agent.worker.queued import Queue, queued_loop
-from backbench.agent.worker.schedule import due_offsets_ns
+from backbench.agent.worker.schedule import due_offsets_ns, longest_gap_ns
 from backbench.agent.worker.table import COLUMNS, WIDTH, FrameTable, row_offset
 from backbench.domain.frame import FrameTag
 
@@ -71,37 +71,41 @@ class TimedLaunch:
             with self._reporter.phase("warmup"):
                 closed_loop(Window(0, job.warmup_frame_count), table, self._work)
             overhead = loop_overhead()
+            if pause_ns := self._longest_pause_ns():
+                self._reporter.send("pause", longest_ns=pause_ns)
             if job.gated:
                 self._wait_for_the_gate()
             self._reporter.begin("measure")
             quiet.begin()
-            self._measure()
-        start_ns, end_ns = _bounds(table, job.warmup_frame_count)
+            offered = self._measure()
         held = {"peak_resident_bytes": peak} if (peak := read_memory().get("VmHWM")) is not None else {}
+        start_ns, end_ns = _bounds(table, job.warmup_frame_count)
         checks: list[dict[str, Any]] = []
         if reference is not None:
             tell = partial(self._reporter.begin, "outputs")
             checks = outputs.output_checks(reference, job, self._engine, self._inputs.slots[0], tell)
         return {
-            "counters": {**quiet.counters, **overhead, **held},
+            "counters": {**quiet.counters, **overhead, **held, "offered_frame_count": offered},
             "window_start_ns": start_ns,
             "window_end_ns": end_ns,
             "output_checks": checks,
             "frame_error": self._frame_error,
         }
 
-    def _measure(self) -> None:
+    def _measure(self) -> int:
+        """Run the window's frames; how many arrived, whatever became of them."""
         job, first = self._job, self._job.warmup_frame_count
         if self._offsets is not None:
             window = Window(first, len(self._offsets))
             queued_loop(window, self._offsets, Queue(job.queue_policy, job.queue_depth), self._table, self._work)
-            return
+            return window.count
         until_ns = None if job.duration_ns is None else time.perf_counter_ns() + job.duration_ns
         end, count = first + job.frame_count, self._rows_at_first()
-        while self._back_to_back(Window(first, count), until_ns) == count and first + count < end:
+        while (begun := self._back_to_back(Window(first, count), until_ns)) == count and first + count < end:
             first += count
             count = min(count, end - first)
             self._prepare(first, count)
+        return first + begun - job.warmup_frame_count
 
     def _back_to_back(self, window: Window, until_ns: int | None) -> int:
         if self._job.arrivals == "idle":
@@ -110,6 +114,12 @@ class TimedLaunch:
 
     def _rows_at_first(self) -> int:
         return min(self._job.frame_count, _PART_ROWS) if self._offsets is None else len(self._offsets)
+
+    def _longest_pause_ns(self) -> int:
+        """How long no frame may be due; the agent must not take that for a worker that hangs."""
+        if self._offsets is None:
+            return self._job.idle_gap_ns if self._job.arrivals == "idle" else 0
+        return longest_gap_ns(self._offsets)
 
     def _prepare(self, first: int, count: int) -> None:
         self._table.prepare(first, count, 0, self._inputs.count)
@@ -140,4 +150,5 @@ def _bounds(table: FrameTable, first: int) -> tuple[int | None, int | None]:
         return None, None
     start, end = row_offset(first), row_offset(last)
     due, done = (table.words[start + COLUMNS.index(name) : end : WIDTH] for name in ("due_ns", "done_ns"))
-    return due[0], max(*done, due[-1])
+    last_done = max(done)  # not unpacked: there may be two million
+    return due[0], max(last_done, due[-1])

@@ -61,6 +61,14 @@ def sequences(frames: Columns, kept: NDArray[np.bool_]) -> dict[SequenceKey, NDA
     return found
 
 
+def of_launches(found: Mapping[SequenceKey, NDArray[np.int64]]) -> dict[int, NDArray[np.int64]]:
+    """The values of each launch, those of its streams one after the other: only launches are repetitions."""
+    launches = dict.fromkeys(launch for launch, _ in found)
+    return {
+        launch: np.concatenate([each for (place, _), each in found.items() if place == launch]) for launch in launches
+    }
+
+
 def timed(frames: Columns) -> NDArray[np.bool_]:
     """Which rows are not warm-up."""
     return np.asarray(np.ma.getdata(frames["tags"]) & FrameTag.WARM_UP.value == 0)
@@ -84,6 +92,16 @@ def counts(frames: Columns) -> dict[str, int]:
     done = int(np.sum(rows & completed(frames)))
     errored = int(np.sum(rows & ended(frames, FrameOutcome.ERRORED)))
     return {"offered": offered, "completed": done, "dropped": offered - done - errored, "errored": errored}
+
+
+def unaccounted(frames: Columns, frame_count: int | None) -> int:
+    """Timed frames that ended in no known way, are there twice, or are missing of so many a launch and stream."""
+    rows = timed(frames)
+    found = int(np.sum(rows & ~ended(frames, *FrameOutcome)))
+    for places in sequences(frames, rows).values():
+        distinct = len(np.unique(np.ma.getdata(frames["index"][places])))
+        found += len(places) - distinct + max((frame_count or 0) - distinct, 0)
+    return found
 
 
 def distribution_ms(span: Sequence[NDArray[np.int64]] | None) -> dict[str, Any] | None:

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from backbench.controller.analysis.bounds import share_interval
 from backbench.controller.analysis.latency import Columns, completed, counts, ended, sequences, timed, values
 from backbench.controller.analysis.percentiles import QUANTILES, enough, nearest_rank
-from backbench.domain.frame import FrameOutcome
+from backbench.domain.frame import DROPPED
 
-_DROPPED = (FrameOutcome.SUPERSEDED, FrameOutcome.QUEUE_FULL, FrameOutcome.SHUTDOWN)
 _LATE_SHARE = 100
 """A pacer is late when its p99 is above a period divided by this."""
 
@@ -51,14 +50,14 @@ def load_document(
     groups = [_by_arrival(frames, rows) for rows in found.values()]
     done = completed(frames)
     finished = [rows[done[rows]] for rows in groups]
-    dropped = ended(frames, *_DROPPED)
+    dropped = ended(frames, *DROPPED)
     runs = np.concatenate([_run_lengths(dropped[rows]) for rows in groups] or [np.zeros(0, np.int64)])
     count, offered = counts(frames), timed(frames)
     late = [_lateness_ns(frames, rows, whole[key]) for key, rows in found.items()]
     lateness = _joined([each for each in late if each is not None])
     return {
         "drop_ratio": _share(count["dropped"], count["offered"], confidence),
-        "dropped": {outcome.value: int(np.sum(offered & ended(frames, outcome))) for outcome in _DROPPED},
+        "dropped": {outcome.value: int(np.sum(offered & ended(frames, outcome))) for outcome in DROPPED},
         "longest_drop_run": int(runs.max(initial=0)),
         "drop_episodes": len(runs),
         "deadline_ms": None if deadline_ns is None else deadline_ns / 1e6,

@@ -21,6 +21,7 @@ _STEADY = ("flat", "warm-up", "too-short")
 _WEIGHTS = {
     "run_not_done": "invalid",
     "output_mismatch": "invalid",
+    "frames_unaccounted": "invalid",
     "suspended": "invalid",
     "swapped": "invalid",
     "garbage_collected": "invalid",
@@ -45,14 +46,15 @@ _NEEDED = ("major_fault_count", "garbage_collection_count", "suspend_ns", "clock
 class Evidence:
     """What a run's validity is judged by; None or empty where it was not measured.
 
-    `steady` has the kind of every launch, `dependence` is n_eff / n of the pipeline's latency,
-    `spread` the largest launch's median over the smallest's less 1, `counters` those of every timed launch, `service`
-    the distribution of the pipeline's latency in ms, `load` the document's part of that name, `clock_range_ppm` how far
+    `steady` has the kind of every launch that the latencies are of, `counters` theirs, `dependence` is n_eff / n of
+    their service times, `spread` the largest launch's median over the smallest's less 1, `service` the distribution of
+    the service times in ms, `load` the document's part of that name, `clock_range_ppm` how far
     the delivered processor clocks moved, `outputs` the document's part of that name, `reference` whether one was named.
     """
 
     state: str
     counts: Mapping[str, int]
+    unaccounted: int = 0
     insufficient: Mapping[str, int] = field(default_factory=dict)
     steady: Sequence[str] = ()
     dependence: float | None = None
@@ -110,10 +112,13 @@ def _of_outputs(evidence: Evidence) -> Iterator[tuple[str, str]]:
 
 def _of_frames(evidence: Evidence) -> Iterator[tuple[str, str]]:
     counts = evidence.counts
+    if evidence.unaccounted and evidence.state == "done":
+        yield "frames_unaccounted", f"{evidence.unaccounted} frames are missing, there twice, or ended in no known way"
     if counts["errored"]:
         yield "frames_errored", f"{counts['errored']} of {counts['offered']} frames failed"
     for name, need in evidence.insufficient.items():
-        yield "insufficient_frames", f"{name} needs {need} frames, this run has {counts['completed']}"
+        counted = evidence.service["n"] if evidence.service else 0
+        yield "insufficient_frames", f"{name} needs {need} frames, here are {counted}"
 
 
 def _of_counters(evidence: Evidence) -> Iterator[tuple[str, str]]:

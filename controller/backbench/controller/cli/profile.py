@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -73,10 +74,13 @@ def _profile(context: typer.Context, request: ProfileRequest, *, insecure: bool,
     from backbench.controller.cli.runs import documents_of, print_runs
     from backbench.controller.cli.verdict import INTERRUPTED, status_of
     from backbench.controller.operations import profile
+    from backbench.controller.operations.images import SYNTHETIC, synthetic_images
     from backbench.controller.operations.plan import plan_profile
     from backbench.controller.operations.stop import Stop
 
     store = open_store(context)
+    if (named := str(request.inputs or "")).startswith(SYNTHETIC):
+        request = replace(request, inputs=synthetic_images(named.removeprefix(SYNTHETIC), store.root))
     plan = plan_profile(request)
     stop = Stop()
     with interrupts(stop), shown() as observer:

@@ -26,7 +26,14 @@ Models = Annotated[
 ]
 Size = Annotated[str | None, _model("SIZE", "Input size: 224 or HEIGHTxWIDTH; default: the model's own.")]
 Batch = Annotated[int, _model("N", "Images in one inference.")]
-Inputs = Annotated[Path | None, _model("PATH", "An image or a folder of images; default: synthetic images.")]
+Inputs = Annotated[
+    Path | None,
+    _model(
+        "PATH",
+        "An image, a folder of them, or synthetic:1080x1920: made-up ones of a camera's size. Each frame decodes and"
+        " resizes one; default: seeded tensors, and nothing is preprocessed.",
+    ),
+]
 BackendName = Annotated[str, _model("NAME", "What executes the model.")]
 Threads = Annotated[int | None, _model("N", "Threads within an operator; default: the device chooses.")]
 Spin = Annotated[

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from backbench.controller.analysis.comparison import compare
 from backbench.controller.analysis.effect import ratio_interval, verdict
-from backbench.controller.analysis.latency import completed, sequences, spans_ns, timed
+from backbench.controller.analysis.latency import completed, of_launches, sequences, spans_ns, timed
 from backbench.controller.store import Store
 
 
@@ -55,6 +55,6 @@ def _launches(store: Store, document: Mapping[str, Any]) -> list[NDArray[np.int6
     if not cut:
         return []
     frames = store.frame_columns(document["run_id"])
-    keys = list(sequences(frames, timed(frames) & completed(frames)))
-    spans = spans_ns(frames, cut)[document["pipeline"]] or ()
-    return [span for key, span in zip(keys, spans, strict=False) if key in cut and len(span)]
+    keys = sequences(frames, timed(frames) & completed(frames))
+    spans = zip(keys, spans_ns(frames, cut)[document["pipeline"]] or (), strict=False)
+    return list(of_launches({key: span for key, span in spans if key in cut}).values())

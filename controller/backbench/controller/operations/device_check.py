@@ -95,6 +95,8 @@ def _needed_features(plan: Plan) -> Iterator[tuple[str, str]]:
 def _check_limits(plan: Plan, device: Device) -> None:
     request, scenario, limits = plan.request, plan.scenario, device.limits
     what = "--frames and --warmup together" if scenario.frame_count else "frames in --duration at --fps"
+    if scenario.name is ScenarioName.SWEEP and request.frames is None:
+        what = "frames that --miss-ratio asks for"
     _at_most(what, _frames_of_a_launch(scenario), limits.frame_count, request.device)
     _at_most("images in --inputs", len(plan.images), limits.image_count, request.device)
     asked = "--timeout" if request.timeout_s is not None else "the time that the run may take"

@@ -14,7 +14,8 @@ def within(flag: str, value: float, lowest: float, highest: float) -> None:
     """Raises InvalidRunSpec, naming the range, for a value outside it; a value that is no number is outside."""
     if not lowest <= value <= highest:
         allowed = f"at least {lowest:g}" if highest == math.inf else f"between {lowest:g} and {highest:g}"
-        raise InvalidRunSpec(f"{flag} is {value:g}; it must be {allowed}")
+        stated = value if isinstance(value, int) else f"{value:.15g}"
+        raise InvalidRunSpec(f"{flag} is {stated}; it must be {allowed}")
 
 
 def quantity_within(flag: str, text: str, kind: str, lowest: str, highest: str) -> float:

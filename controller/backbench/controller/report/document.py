@@ -17,7 +17,7 @@ from backbench.controller.report.measurement import Measurement, measure
 from backbench.controller.report.outputs import outputs_document
 from backbench.controller.store.records import RunRecord
 from backbench.domain.event import LaunchReport, RunResult
-from backbench.domain.run import LaunchPurpose, RunSpec, Scenario, ScenarioName
+from backbench.domain.run import LaunchPurpose, RunSpec, Scenario
 from backbench.domain.telemetry import TelemetryBlock
 
 MEMORY_DEFINITION = (
@@ -25,7 +25,6 @@ MEMORY_DEFINITION = (
     "interpreter and libraries included; MB are 10^6 bytes"
 )
 _HASH_DIGITS = 16
-_STREAMS = ScenarioName.STREAMS
 
 
 def build(
@@ -64,7 +63,9 @@ def build(
         "memory_limit_mb": None if spec.memory_limit_bytes is None else spec.memory_limit_bytes / 1e6,
         "memory_mb": (memory := _memory([each for each in launches if each.purpose is LaunchPurpose.MEMORY])),
         "cold_start_ms": (cold_start := _cold_start(timed)),
+        "frames_to_steady": _frames_to_steady(spec, timed, measured),
         "counters": dict(timed[0].counters) if timed else None,
+        "per_launch": [_launch(each) for each in timed],
         "overhead": _overhead(timed, noise),
         "thermal": _thermal(telemetry),
         "energy_j_per_frame": None,
@@ -102,11 +103,14 @@ def _budgets(
     cold_start: Mapping[str, Any] | None,
     compared: Mapping[str, Any] | None,
 ) -> list[dict[str, Any]]:
+    peak_mb = None if memory is None else memory["peak"]
+    if measured.streams is not None and measured.streams["rows"]:
+        peak_mb = measured.streams["rows"][-1]["memory_mb"]  # of the engines that the latencies are of, together
     rows = judge(
         record.budgets,
         record.spec.scenario,
         measured.latency_ms,
-        peak_mb=None if memory is None else memory["peak"],
+        peak_mb=peak_mb,
         load=measured.load,
         cold_start_ms=None if cold_start is None else cold_start["total"],
     )
@@ -150,10 +154,11 @@ def _evidence(
     return Evidence(
         state=result.state.value,
         counts=counts(frames),
+        unaccounted=measured.unaccounted,
         insufficient=measured.insufficient,
         steady=[found.kind for found in measured.steady.values()],
         dependence=service["n_eff"] / service["n"] if service else None,
-        spread=measured.launches["spread"] if measured.launches and spec.scenario.name is not _STREAMS else None,
+        spread=measured.launches["spread"] if measured.launches else None,
         counters=[launch.counters for launch in timed if launch.launch in measured.headline],
         service=service,
         load=measured.load,
@@ -164,15 +169,17 @@ def _evidence(
 
 
 def _streams(record: RunRecord, measured: Measurement) -> dict[str, Any] | None:
-    """Each step of streams judged by the run's budgets on times and memory, and the most engines that kept them."""
+    """Each step of streams judged by the run's budgets, and the most engines that kept them.
+
+    What a step did not measure is unknown, and keeps no budget. The cold start is the run's, not a step's.
+    """
     if measured.streams is None:
         return None
     rows = []
     for row in measured.streams["rows"]:
-        spans = {"service": row["service_ms"], "e2e": row["e2e_ms"]}
-        judged = judge(record.budgets, record.spec.scenario, spans, peak_mb=row["memory_mb"])
-        kept = [budget for budget in judged if budget["value"] is not None]
-        rows.append({**row, "budgets": kept, "verdict": overall(kept)})
+        judged = judge(record.budgets, record.spec.scenario, row["latency_ms"], peak_mb=row["memory_mb"], load=row)
+        judged = [budget for budget in judged if budget["metric"] != "cold_start"]
+        rows.append({**row, "budgets": judged, "verdict": overall(judged)})
     fitting = [row["streams"] for row in rows if row["verdict"] in (None, "pass")]
     return {"most_fitting": max(fitting, default=None) if rows else None, "rows": rows}
 
@@ -255,23 +262,53 @@ def _failure(result: RunResult) -> dict[str, Any] | None:
 
 
 def _memory(launches: Sequence[LaunchReport]) -> dict[str, Any] | None:
-    phases = {
-        phase.name: {"peak": phase.peak_bytes / 1e6, "resident": phase.resident_bytes / 1e6}
-        for launch in launches
-        for phase in launch.memory
-    }
-    if not phases:
+    found = [phase for launch in launches for phase in launch.memory]
+    if not found:
         return None
     # What is left when the engine is closed shows what it held; it is no part of what running it needs.
-    peak = max((phase["peak"] for name, phase in phases.items() if name != "after_free"), default=None)
-    return {"peak": peak, "definition": MEMORY_DEFINITION, "phases": phases}
+    peaks = [phase.peak_bytes for phase in found if phase.name != "after_free"]
+    return {
+        "peak": _mb(max(peaks)) if peaks and all(peaks) else None,
+        "definition": MEMORY_DEFINITION,
+        "phases": {
+            phase.name: {
+                "peak": _mb(phase.peak_bytes),
+                "resident": _mb(phase.resident_bytes),
+                "figures": {name: value / 1e6 for name, value in phase.figures.items()},
+            }
+            for phase in found
+        },
+    }
+
+
+def _mb(size_bytes: int) -> float | None:
+    """No process has 0 bytes: it stands for what the kernel does not tell."""
+    return size_bytes / 1e6 or None
+
+
+def _launch(report: LaunchReport) -> dict[str, Any]:
+    """What one worker reported besides frames."""
+    return {
+        "launch": report.launch,
+        "stream": report.stream,
+        "cold_start_ms": _cold_start([report]),
+        "counters": dict(report.counters),
+    }
 
 
 def _cold_start(timed: Sequence[LaunchReport]) -> dict[str, Any] | None:
+    """Of the first one: the coldest, as it fills the caches of the others."""
     if not timed or not timed[0].phases:
         return None
     phases = {phase.name: phase.duration_ns / 1e6 for phase in timed[0].phases}
     return {"total": sum(length for name, length in phases.items() if name != "warmup"), "phases": phases}
+
+
+def _frames_to_steady(spec: RunSpec, timed: Sequence[LaunchReport], measured: Measurement) -> int | None:
+    """How many frames the first launch took to become steady, warm-up included; None where it did not."""
+    found = measured.steady.get((timed[0].launch, timed[0].stream)) if timed else None
+    steady = found is not None and found.kind in ("flat", "warm-up")
+    return spec.scenario.warmup_frame_count + found.start if found is not None and steady else None
 
 
 def _thermal(telemetry: Sequence[TelemetryBlock]) -> dict[str, Any] | None:

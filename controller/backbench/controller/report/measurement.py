@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backbench.controller.analysis.budgets import pipeline_span
 from backbench.controller.analysis.drift import latency_drift, memory_growth, minute_curve
@@ -21,10 +22,12 @@ from backbench.controller.analysis.latency import (
     counts,
     distribution_ms,
     ended,
+    of_launches,
     sequences,
     spans_ns,
     throughput_fps,
     timed,
+    unaccounted,
     values,
 )
 from backbench.controller.analysis.launches import launch_spread
@@ -32,12 +35,11 @@ from backbench.controller.analysis.load import load_document
 from backbench.controller.analysis.percentiles import insufficient
 from backbench.controller.analysis.steady import Steadiness, steadiness
 from backbench.domain.event import LaunchReport
-from backbench.domain.frame import FrameOutcome
+from backbench.domain.frame import DROPPED
 from backbench.domain.run import RunSpec, Scenario, ScenarioName
 from backbench.domain.telemetry import TelemetryBlock
 
 WORKER_MEMORY = "memory.worker_anonymous"
-_DROPPED = (FrameOutcome.SUPERSEDED, FrameOutcome.QUEUE_FULL, FrameOutcome.SHUTDOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Measurement:
     """
 
     headline: tuple[int, ...]
+    unaccounted: int
     latency_ms: Mapping[str, Any]
     insufficient: Mapping[str, int]
     steady: Mapping[SequenceKey, Steadiness]
@@ -80,9 +83,10 @@ def measure(
     """Everything that the frames say. `launches` are the timed ones."""
     scenario = spec.scenario
     sweep = _sweep(scenario, frames, _rates_mhz(launches)) if scenario.name is ScenarioName.SWEEP else None
-    streams = _streams(frames, launches) if scenario.name is ScenarioName.STREAMS else None
+    streams = _streams(scenario, frames, launches) if scenario.name is ScenarioName.STREAMS else None
     headline = _headline(frames, sweep, streams)
-    chosen = _of_launches(frames, headline)
+    whole = _of_launches(frames, headline)
+    chosen = whole if streams is None else _at_once(whole)
     service = spans_ns(chosen)["service"] or ()
     steady = dict(zip(_keys(chosen) if service else [], map(steadiness, service), strict=True))
     spans = spans_ns(chosen, {key: found.start for key, found in steady.items()})
@@ -90,10 +94,11 @@ def measure(
     pipeline = latency_ms[pipeline_span(scenario)]
     return Measurement(
         headline=headline,
+        unaccounted=unaccounted(whole, scenario.frame_count),
         latency_ms=latency_ms,
         insufficient=insufficient(pipeline["n"], pipeline["n_eff"]) if pipeline else insufficient(0),
         steady=steady,
-        launches=_spread(spans["service"], list(steady)),
+        launches=_spread(dict(zip(steady, spans["service"] or (), strict=True))),
         throughput_fps=throughput_fps(chosen),
         load=_load(scenario, chosen, sweep),
         soak=_soak(chosen, telemetry) if scenario.name is ScenarioName.SOAK else None,
@@ -120,6 +125,19 @@ def _of_launches(frames: Columns, launches: Sequence[int]) -> Columns:
     return {name: column[kept] for name, column in frames.items()}
 
 
+def _at_once(frames: Columns) -> Columns:
+    """The timed frames of the time in which all engines were at work: the slowest one ends with less company."""
+    groups = list(sequences(frames, timed(frames)).values())
+    due = np.ma.getdata(frames["due_ns"])
+    done = np.where(np.ma.getmaskarray(frames["done_ns"]), due, np.ma.getdata(frames["done_ns"]))
+    if len(groups) < 2:
+        return frames
+    start = max(int(due[rows].min()) for rows in groups)
+    end = min(int(done[rows].max()) for rows in groups)
+    kept = timed(frames) & (due >= start) & (done <= end)
+    return {name: column[kept] for name, column in frames.items()}
+
+
 def _keys(frames: Columns) -> list[SequenceKey]:
     """The launches and streams that `spans_ns` has a sequence for, in its order."""
     return list(sequences(frames, timed(frames) & completed(frames)))
@@ -129,14 +147,12 @@ def _rates_mhz(launches: Sequence[LaunchReport]) -> dict[int, int]:
     return {each.launch: each.counters["rate_mhz"] for each in launches if "rate_mhz" in each.counters}
 
 
-def _spread(service: Sequence[Any] | None, keys: Sequence[SequenceKey]) -> dict[str, Any] | None:
-    found = launch_spread(service or ())
+def _spread(service: Mapping[SequenceKey, NDArray[np.int64]]) -> dict[str, Any] | None:
+    launches = of_launches(service)
+    found = launch_spread(list(launches.values()))
     if found is None:
         return None
-    rows = [
-        {"launch": launch, "stream": stream, **row}
-        for (launch, stream), row in zip(keys, found.pop("launches"), strict=True)
-    ]
+    rows = [{"launch": launch, **row} for launch, row in zip(launches, found.pop("launches"), strict=True)]
     return {**found, "rows": rows}
 
 
@@ -189,24 +205,26 @@ def _sweep(scenario: Scenario, frames: Columns, rates_mhz: Mapping[int, int]) ->
     return {"highest_fps": max(held, default=None), "tolerated_miss_ratio": tolerated, "rows": rows}
 
 
-def _streams(frames: Columns, launches: Sequence[LaunchReport]) -> dict[str, Any]:
+def _streams(scenario: Scenario, frames: Columns, launches: Sequence[LaunchReport]) -> dict[str, Any]:
     """What so many engines at once do, each step a row; a step counts when all of its engines reported."""
     rows = []
     for launch in sorted({each.launch for each in launches}):
         reports = [each for each in launches if each.launch == launch]
         asked = reports[0].counters.get("stream_count", len(reports))
-        chosen = _of_launches(frames, (launch,))
-        service = distribution_ms(spans_ns(chosen)["service"])
-        if len(reports) < asked or service is None:
+        chosen = _at_once(_of_launches(frames, (launch,)))
+        spans = spans_ns(chosen)
+        if len(reports) < asked:
             continue
+        load = _load(scenario, chosen, None) or {}
         peaks = [each.counters.get("peak_resident_bytes") for each in reports]
         known = [peak for peak in peaks if peak is not None]
         rows.append(
             {
                 "launch": launch,
                 "streams": asked,
-                "service_ms": service,
-                "e2e_ms": distribution_ms(spans_ns(chosen)["e2e"]),
+                "latency_ms": {name: distribution_ms(spans[name]) for name in SPANS},
+                "miss_ratio": load.get("miss_ratio"),
+                "drop_ratio": load.get("drop_ratio"),
                 "throughput_fps": throughput_fps(chosen),
                 "memory_mb": sum(known) / 1e6 if len(known) == len(peaks) else None,
             }
@@ -221,7 +239,7 @@ def _soak(frames: Columns, telemetry: Sequence[TelemetryBlock]) -> dict[str, Any
         begun, done = values(frames, "dequeued_ns", places), values(frames, "done_ns", places)
         if begun is None or done is None or len(done) == 0:
             continue
-        dropped = sequences(frames, timed(frames) & ended(frames, *_DROPPED)).get((launch, stream))
+        dropped = sequences(frames, timed(frames) & ended(frames, *DROPPED)).get((launch, stream))
         arrivals = None if dropped is None else values(frames, "due_ns", dropped)
         fps = (len(done) - 1) / ((done[-1] - done[0]) / 1e9) if len(done) > 1 else None
         rows.append(

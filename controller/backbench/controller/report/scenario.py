@@ -38,6 +38,8 @@ def load_rows(load: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in load["dropped"].items() if count)
     runs = f"; at most {load['longest_drop_run']} in a row" if load["longest_drop_run"] else ""
     yield "drops", f"{share(load['drop_ratio'])}{f': {dropped}' if dropped else ''}{runs}"
+    if words := _p99_offered(load):
+        yield "p99 offered", words
     if load["miss_ratio"] is not None:
         yield "misses", f"{share(load['miss_ratio'])} of the deadline of {load['deadline_ms']:.4g} ms, drops included"
     if (gap := load["output_gap_ms"]) is not None:
@@ -48,17 +50,29 @@ def load_rows(load: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
         yield "busy", percent(load["utilisation"], 0)
 
 
+def _p99_offered(load: Mapping[str, Any]) -> str:
+    """The p99 over every frame that arrived; empty where it is that of the completed ones, or cannot be told."""
+    told = load["p99_offered_ms"]
+    if told["infinite"]:
+        return "without end: more than 1 % of the frames that arrived have no result"
+    if told["value"] is None or not (load["drop_ratio"] and load["drop_ratio"]["value"]):
+        return ""
+    return f"{number(told['value'], 2)} ms over all frames that arrived"
+
+
 def scenario_tables(document: Mapping[str, Any]) -> Iterator[RenderableType]:
     """A sweep's rates, the steps of streams, the minutes of a soak."""
     if (sweep := document.get("sweep")) is not None:
         yield from _sweep(sweep)
     if (streams := document.get("streams")) is not None:
-        yield from _streams(streams)
+        yield from _streams(streams, str(document["pipeline"]))
     if (soak := document.get("soak")) is not None:
         yield from _soak(soak)
 
 
 def _sweep(sweep: Mapping[str, Any]) -> Iterator[RenderableType]:
+    if not sweep["rows"]:
+        return
     table = table_of("rate fps", "frames", "missed", "dropped", "holds", left=0)
     for row in sorted(sweep["rows"], key=lambda row: float(row["rate_fps"])):
         missed, dropped = (row[name] and row[name]["value"] for name in ("miss_ratio", "drop_ratio"))
@@ -74,21 +88,30 @@ def _sweep(sweep: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield Text(f"{sweep['highest_fps']:.2f} fps is the highest rate with at most {tolerated} missed.", style="bold")
 
 
-def _streams(streams: Mapping[str, Any]) -> Iterator[RenderableType]:
+def _streams(streams: Mapping[str, Any], pipeline: str) -> Iterator[RenderableType]:
+    if not streams["rows"]:
+        return
     table = table_of("engines", "p50 ms", "p99 ms", "fps together", "memory MB", "verdict", left=0)
     for row in streams["rows"]:
         table.add_row(
             str(row["streams"]),
-            percentile(row["service_ms"], "p50"),
-            percentile(row["service_ms"], "p99"),
+            percentile(row["latency_ms"][pipeline], "p50"),
+            percentile(row["latency_ms"][pipeline], "p99"),
             number(row["throughput_fps"], 1),
             number(row["memory_mb"], 0),
             word(row["verdict"] or "—"),
         )
     yield table
-    if any(row["verdict"] for row in streams["rows"]):
-        most = streams["most_fitting"]
-        yield Text("Not even one keeps the budget." if most is None else f"{most} at once keep the budget.", "bold")
+    verdicts = [row["verdict"] for row in streams["rows"]]
+    most = streams["most_fitting"]
+    if not any(verdicts):
+        return
+    if most is not None:
+        yield Text(f"{most} at once keep the budget.", "bold")
+    elif "unknown" in verdicts:
+        yield Text("Whether even one keeps the budget was not measured.", "bold")
+    else:
+        yield Text("Not even one keeps the budget.", "bold")
 
 
 def _soak(soak: Mapping[str, Any]) -> Iterator[RenderableType]:

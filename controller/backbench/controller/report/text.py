@@ -179,12 +179,9 @@ def _facts(document: Mapping[str, Any]) -> Table:
     for heading, line in (*load_rows(document.get("load")), *_launch_rows(document)):
         table.add_row(heading, line)
     if (memory := document["memory_mb"]) is not None:
-        peaks = {name: phase["peak"] for name, phase in memory["phases"].items() if name != "after_free"}
-        highest = max(peaks, key=peaks.__getitem__)
-        table.add_row("memory", f"{memory['peak']:.1f} MB at its highest, in {highest.replace('_', ' ')}")
+        table.add_row("memory", _memory(memory))
     if (cold := document["cold_start_ms"]) is not None:
-        phases = ", ".join(f"{name.replace('_', ' ')} {length:.0f}" for name, length in cold["phases"].items())
-        table.add_row("cold start", f"{cold['total']:.0f} ms ({phases})")
+        table.add_row("cold start", _cold_start(cold, document.get("per_launch", ())))
     for name, row in (document["thermal"] or {}).items():
         table.add_row(
             "thermal", f"{name.partition('.')[2]} {row['start']:.0f} to {row['end']:.0f} °C, at most {row['max']:.0f}"
@@ -198,6 +195,21 @@ def _facts(document: Mapping[str, Any]) -> Table:
     reasons = "; ".join(row["detail"] for row in validity["reasons"] if row["code"] != "insufficient_frames")
     table.add_row("validity", Text.assemble(word(validity["status"]), f": {reasons}" if reasons else ""))
     return table
+
+
+def _memory(memory: Mapping[str, Any]) -> str:
+    if memory["peak"] is None:
+        return f"{NONE} the kernel does not tell a process's highest"
+    peaks = {name: phase["peak"] for name, phase in memory["phases"].items() if name != "after_free"}
+    highest = max(peaks, key=peaks.__getitem__)
+    return f"{memory['peak']:.1f} MB resident at its highest (VmHWM), in {highest.replace('_', ' ')}"
+
+
+def _cold_start(cold: Mapping[str, Any], launches: Sequence[Mapping[str, Any]]) -> str:
+    phases = ", ".join(f"{name.replace('_', ' ')} {length:.0f}" for name, length in cold["phases"].items())
+    totals = [row["cold_start_ms"]["total"] for row in launches if row["cold_start_ms"] is not None]
+    others = f"; {min(totals):.0f} to {max(totals):.0f} in {len(totals)} workers" if len(totals) > 1 else ""
+    return f"{cold['total']:.0f} ms ({phases}){others}"
 
 
 def _launch_rows(document: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -253,13 +265,20 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
         elif _wrong(document):
             line.append(f"{row['text']}: {row['value']:.1f} {row['unit']} with wrong outputs says nothing")
         else:
-            share = row["value"] / row["limit"] - 1
-            how = f"{share * 100:.0f} % over" if share > 0 else f"{-share * 100:.0f} % below"
-            line.append(f"{row['metric']} {row['value']:.4g} {row['unit']} is {how} {row['limit']:g} {row['unit']}")
+            line.append(f"{row['metric']} {row['value']:.4g} {row['unit']} is {_distance(row)} {row['limit']:g}")
+            line.append(f" {row['unit']}")
             if row["verdict"] == "pass" and row.get("confident") is False:
                 line.append(f", but may be as high as {row['upper']:.4g} {row['unit']}", style="yellow")
         lines.append(line)
     return lines
+
+
+def _distance(row: Mapping[str, Any]) -> str:
+    """How far a value is from its limit; a share of a share would only confuse."""
+    if row["unit"] == "%":
+        return "above" if row["value"] > row["limit"] else "within"
+    share = row["value"] / row["limit"] - 1
+    return f"{share * 100:.0f} % over" if share > 0 else f"{-share * 100:.0f} % below"
 
 
 def _size(document: Mapping[str, Any]) -> str:
