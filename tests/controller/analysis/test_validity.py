@@ -70,6 +70,7 @@ def test_a_mismatch_says_how_far_off_it_is(row: dict[str, Any], words: str) -> N
         ({"counters": [{**COUNTERS, "clock_step_ns": 5 * 10**9}]}, "unverified", "clock_step"),
         ({"load": {"pacer_late": True, "pacer_lateness_ms": {"p99": 2.0}}}, "unstable", "pacer_late"),
         ({"load": {"utilisation": 0.9}}, "unverified", "near_saturation"),
+        ({"input_count": 7}, "unverified", "few_inputs"),
         ({"insufficient": {"p99": 459}}, "unverified", "insufficient_frames"),
     ],
 )

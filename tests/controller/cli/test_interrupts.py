@@ -148,7 +148,9 @@ def _mentions(process: psutil.Process, folder: Path) -> bool:
 
 def test_an_interrupt_while_following_leaves_the_run_alone(here: Any, address: str, start: Start) -> None:
     known = _known(address)
-    process = start(*_profile(3000))
+    # At a rate the run lasts as long on every machine, longer than it takes to start the command that follows it.
+    camera = ("--scenario", "paced", "--fps", "200", "--queue-policy", "unbounded")
+    process = start(*_profile(3000), *camera)
     _wait(lambda: _measuring(address, known))
     process.kill()
     process.wait()

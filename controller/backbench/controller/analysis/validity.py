@@ -16,6 +16,7 @@ STATUSES = ("ok", "unverified", "unstable", "invalid")
 SPREAD_LIMIT = 0.05
 DEPENDENCE_LIMIT = 0.05
 LOOP_SHARE_LIMIT = 0.01
+FEWEST_INPUTS = 8
 _STEADY = ("flat", "warm-up", "too-short")
 
 _WEIGHTS = {
@@ -38,6 +39,7 @@ _WEIGHTS = {
     "insufficient_frames": "ok",
     "clock_step": "ok",
     "near_saturation": "ok",
+    "few_inputs": "ok",
 }
 _NEEDED = ("major_fault_count", "garbage_collection_count", "suspend_ns", "clock_step_ns")
 
@@ -65,6 +67,7 @@ class Evidence:
     clock_range_ppm: int | None = None
     outputs: Mapping[str, Any] | None = None
     reference: bool = False
+    input_count: int | None = None
 
 
 def judge_validity(evidence: Evidence) -> dict[str, Any]:
@@ -114,6 +117,8 @@ def _of_frames(evidence: Evidence) -> Iterator[tuple[str, str]]:
     counts = evidence.counts
     if evidence.unaccounted and evidence.state == "done":
         yield "frames_unaccounted", f"{evidence.unaccounted} frames are missing, there twice, or ended in no known way"
+    if evidence.input_count is not None and evidence.input_count < FEWEST_INPUTS:
+        yield "few_inputs", f"{evidence.input_count} inputs are cycled; with fewer than {FEWEST_INPUTS} caches flatter"
     if counts["errored"]:
         yield "frames_errored", f"{counts['errored']} of {counts['offered']} frames failed"
     for name, need in evidence.insufficient.items():

@@ -165,6 +165,7 @@ def _evidence(
         clock_range_ppm=_clock_range_ppm(telemetry),
         outputs=compared,
         reference=bool(spec.model.reference_sha256),
+        input_count=len(spec.inputs.images) or spec.inputs.synthetic_count,
     )
 
 
