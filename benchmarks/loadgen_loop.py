@@ -54,9 +54,17 @@ def main(model: str, threads: int, frames: int, size: int, seed: int) -> None:
 
 
 def latencies(trace: Path) -> list[int]:
-    """The latency of every sample in LoadGen's trace."""
-    events = json.loads(trace.read_text())["traceEvents"]
-    return [round(event["dur"] * 1000) for event in events if event.get("name") == "Sample" and event.get("ph") == "X"]
+    """The latency of every sample, from its beginning to its end in LoadGen's trace; its other lines may be no JSON."""
+    begun: dict[int, float] = {}
+    times = []
+    for line in trace.read_text().splitlines():
+        if '"name":"Sample"' in line:
+            event = json.loads(line.rstrip(","))
+            if event["ph"] == "b":
+                begun[event["id"]] = event["ts"]
+            else:
+                times.append(round((event["ts"] - begun.pop(event["id"])) * 1000))
+    return times
 
 
 if __name__ == "__main__":
