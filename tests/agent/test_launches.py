@@ -14,7 +14,6 @@ from backbench.agent.launches import (
     Outcome,
     Setting,
     Tally,
-    deadline_ns,
     steps,
     stream_counts,
 )
@@ -101,12 +100,6 @@ def test_a_sweep_holds_when_exactly_the_tolerated_share_is_missed() -> None:
     scenario = Scenario(ScenarioName.SWEEP, frame_count=100, rate_mhz=30_000, miss_ratio_ppm=10_000)
     assert len(played(scenario, lambda _: Outcome(100, 1, 1e6))) == 1
     assert len(played(scenario, lambda _: Outcome(100, 2, 1e6))) > 1
-
-
-def test_the_deadline_is_the_period_unless_it_is_stated() -> None:
-    assert deadline_ns(Scenario(), 30_000) == 33_333_333
-    assert deadline_ns(Scenario(deadline_ns=50), 30_000) == 50
-    assert deadline_ns(Scenario(), None) is None
 
 
 def test_late_dropped_and_failed_frames_are_missed_and_warm_up_is_not_counted() -> None:

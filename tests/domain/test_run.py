@@ -6,7 +6,7 @@ import pytest
 
 from backbench.domain.artifact import is_sha256
 from backbench.domain.frame import NULLABLE_COLUMNS, OUTCOME_NUMBERS, FrameBlock, FrameOutcome
-from backbench.domain.run import ImageRef, InputSpec, ModelRef, RunSpec, RunState
+from backbench.domain.run import ImageRef, InputSpec, ModelRef, RunSpec, RunState, Scenario, ScenarioName
 
 
 @pytest.mark.parametrize("state", list(RunState))
@@ -41,3 +41,11 @@ def test_every_column_of_times_may_be_absent() -> None:
 def test_only_64_lower_case_hex_digits_are_a_digest(text: str) -> None:
     assert is_sha256("0123456789abcdef" * 4)
     assert not is_sha256(text)
+
+
+def test_a_sweep_s_deadline_is_the_period_of_the_rate_unless_one_is_stated() -> None:
+    sweep = Scenario(ScenarioName.SWEEP)
+    assert (sweep.deadline_at(30_000), sweep.deadline_at(None)) == (33_333_333, None)
+    assert Scenario(ScenarioName.SWEEP, deadline_ns=50).deadline_at(30_000) == 50
+    assert Scenario(ScenarioName.PACED, deadline_ns=50).deadline_at(30_000) == 50
+    assert Scenario(ScenarioName.POISSON).deadline_at(30_000) is None

@@ -1,7 +1,8 @@
 """A control group (version 2) a worker, where the system has delegated memory control to the agent.
 
-In it the kernel keeps the worker's peak with everything that counts for it, page cache and kernel memory included, and
-holds a memory limit. `Delegate=memory` in the agent's systemd unit is enough; without it there is none of this.
+In it the kernel keeps the worker's peak, page cache, frame table and kernel memory included, and holds a memory limit.
+A worker joins when it has started: what the bare interpreter held by then, some 8 MB, stays with the agent.
+`Delegate=memory` in the agent's systemd unit is enough; without it there is none of this.
 """
 
 from __future__ import annotations

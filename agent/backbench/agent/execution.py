@@ -12,7 +12,7 @@ from pathlib import Path
 from backbench.agent.artifacts import ArtifactStore
 from backbench.agent.cgroups import Cgroups
 from backbench.agent.identity import default_threads
-from backbench.agent.launches import Setting, Tally, deadline_ns, steps
+from backbench.agent.launches import Setting, Tally, steps
 from backbench.agent.models import ModelCache
 from backbench.agent.sampler import Sampler
 from backbench.agent.sensors.base import Sensor
@@ -98,11 +98,11 @@ class Execution:
         setting: Setting | None = next(following, None)
         launch = 0
         while setting is not None:
-            tally = Tally(deadline_ns(spec.scenario, setting.rate_mhz))
+            tally = Tally(spec.scenario.deadline_at(setting.rate_mhz))
             async with self._turn(watchdog.stop):
                 failure = await self._launch(LaunchPurpose.TIMED, launch, setting, model_path, watchdog, tally)
             if failure is not None:
-                return self._end_of_steps(failure, setting, launch)
+                return self._end_of_steps(failure, setting)
             launch += 1
             try:
                 setting = following.send(tally.outcome())
@@ -122,9 +122,9 @@ class Execution:
                     sampling.cancel()
                     await asyncio.gather(sampling, return_exceptions=True)
 
-    def _end_of_steps(self, failure: RunFailure, setting: Setting, launch: int) -> RunFailure | None:
+    def _end_of_steps(self, failure: RunFailure, setting: Setting) -> RunFailure | None:
         """More engines than fit into the memory are what a search for their number is to find, not a failure."""
-        if setting.streams > 1 and launch > 0 and failure.reason is FailureReason.OUT_OF_MEMORY:
+        if setting.streams > 1 and failure.reason is FailureReason.OUT_OF_MEMORY:
             self._emit(LogLine("warning", f"{setting.streams} engines at once do not fit: {failure.message}"))
             return None
         return failure

@@ -105,16 +105,9 @@ def stream_counts(most: int) -> list[int]:
     return [*(count for count in doubled if count < most), most]
 
 
-def deadline_ns(scenario: Scenario, rate_mhz: int | None) -> int | None:
-    """How long after its arrival a frame counts as late: as stated, else the period; None where there is neither."""
-    if scenario.deadline_ns is not None or rate_mhz is None:
-        return scenario.deadline_ns
-    return 10**12 // rate_mhz
-
-
 def _setting(spec: RunSpec, frame_limit: int, streams: int) -> Setting:
     scenario = spec.scenario
-    rate = scenario.rate_mhz if scenario.name is not ScenarioName.SWEEP else None
+    rate = scenario.rate_mhz
     if scenario.duration_ns is None:
         return Setting(scenario.frame_count or 1, rate, None, streams)
     most = frame_limit - scenario.warmup_frame_count

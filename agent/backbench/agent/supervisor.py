@@ -133,7 +133,7 @@ class Worker:
         job = replace(self._job, table_descriptor=descriptor, spawned_ns=time.perf_counter_ns(), parent_pid=os.getpid())
         kills = _oom_kill_count()
         process = self._process = await _spawn("backbench.agent.worker", descriptor)
-        # It reads its job before it imports anything, so all that it will hold counts for the group.
+        # It reads its job before it imports any library; what the bare interpreter held by then stays uncounted.
         if group is not None and group.add(process.pid) and job.memory_limit_bytes is not None:
             job = replace(job, memory_limit_bytes=None, memory_limit_held_by="cgroup")
         readers = asyncio.gather(self._read_events(process), self._read_stderr(process))

@@ -46,11 +46,11 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPhase:
-    """Memory in a part of a worker's life: VmHWM reset at its start, VmRSS at its end."""
+    """Memory in a part of a worker's life: VmHWM reset at its start, VmRSS at its end; None where that is not told."""
 
     name: str
-    peak_bytes: int
-    resident_bytes: int
+    peak_bytes: int | None
+    resident_bytes: int | None
     figures: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -127,6 +127,12 @@ class Scenario:
     miss_ratio_ppm: int | None = None
     deadline_ns: int | None = None
 
+    def deadline_at(self, rate_mhz: int | None) -> int | None:
+        """A frame's deadline in ns at a rate: as stated; of a sweep that states none, the period of the rate."""
+        if self.deadline_ns is None and self.name is ScenarioName.SWEEP and rate_mhz:
+            return 10**12 // rate_mhz
+        return self.deadline_ns
+
     @property
     def open_loop(self) -> bool:
         """Whether frames arrive by a clock of their own, the worker ready or not: a soak and streams only at a rate."""

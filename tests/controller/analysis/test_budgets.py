@@ -57,7 +57,7 @@ def test_a_named_span_is_judged_whatever_the_scenario() -> None:
         assert (judged["upper"], judged["confident"]) == (None, None)
     assert row("service.mean<=1s", PACED)["value"] == 10.5
     assert row("host_to_device.p50<=1ms")["verdict"] == "unknown"
-    assert row("p99.9<=1ms")["verdict"] == "unknown"  # a document of an older version has none
+    assert row("p99.9<=1s")["verdict"] == "unknown"  # a document of an older version has none
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,20 @@ def test_a_named_span_is_judged_whatever_the_scenario() -> None:
 def test_a_verdict_is_confident_when_the_upper_bound_holds_too(text: str, verdict: str, confident: bool | None) -> None:
     judged = row(text)
     assert (judged["verdict"], judged["confident"]) == (verdict, confident)
+
+
+def test_a_percentile_that_is_not_carried_is_above_the_limit_where_a_lower_one_is() -> None:
+    few = {"service": {"p50": {"value": 80.0, "upper": 81.0}, "p90": {"value": 85.0, "upper": None}, "p99": None}}
+    (above,) = judge(["p99<=30ms"], CLOSED, few)
+    assert (above["value"], above["at_least"], above["verdict"]) == (None, 85.0, "reject")
+    (near,) = judge(["p99<=80ms"], CLOSED, few)
+    assert near["verdict"] == "over"
+    (open_,) = judge(["p99<=90ms"], CLOSED, few)
+    assert (open_["at_least"], open_["verdict"]) == (85.0, "unknown")
+    (carried,) = judge(["p90<=90ms"], CLOSED, few)
+    assert (carried["at_least"], carried["verdict"]) == (None, "pass")
+    (highest,) = judge(["max<=1ms"], CLOSED, {"service": None})
+    assert (highest["at_least"], highest["verdict"]) == (None, "unknown")
 
 
 def test_shares_are_judged_in_percent_with_their_upper_end() -> None:

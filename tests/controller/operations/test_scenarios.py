@@ -62,7 +62,7 @@ def test_a_trace_is_replayed_to_its_end_or_as_far_as_is_asked(trace: Path) -> No
     whole = planned("trace", trace=trace)
     assert (whole.scenario.frame_count, whole.scenario.queue_policy) == (3, QueuePolicy.UNBOUNDED)
     assert (whole.scenario.trace_sha256, whole.scenario.rate_mhz) == ("", None)
-    assert (whole.length_ns, whole.longest_pause_ns) == (99_999_000, 66_000_000)
+    assert whole.length_ns == 99_999_000
     assert planned("trace", trace=trace, frames=2).length_ns == 33_999_000
 
 
@@ -105,21 +105,18 @@ def test_streams_at_a_rate_are_paced() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "length_ns", "pause_ns"),
+    ("words", "length_ns"),
     [
-        ({"name": "closed-loop"}, 0, 0),
-        ({"name": "closed-loop", "duration": "30s"}, 30 * SECOND, 0),
-        ({"name": "paced", "fps": 0.5}, 2000 * SECOND, 2 * SECOND),
-        ({"name": "poisson", "fps": 10}, 100 * SECOND, 3 * SECOND),
-        ({"name": "idle-fire", "idle_gap": "5s"}, 500 * SECOND, 5 * SECOND),
-        ({"name": "streams", "streams": 3, "fps": 100}, 30 * SECOND, 10_000_000),
+        ({"name": "closed-loop"}, 0),
+        ({"name": "closed-loop", "duration": "30s"}, 30 * SECOND),
+        ({"name": "paced", "fps": 0.5}, 2000 * SECOND),
+        ({"name": "poisson", "fps": 10}, 100 * SECOND),
+        ({"name": "idle-fire", "idle_gap": "5s"}, 500 * SECOND),
+        ({"name": "streams", "streams": 3, "fps": 100}, 30 * SECOND),
     ],
 )
-def test_what_a_launch_takes_at_least_and_how_long_nothing_arrives_are_told(
-    words: dict[str, Any], length_ns: int, pause_ns: int
-) -> None:
-    plan = planned(**words)
-    assert (plan.length_ns, plan.longest_pause_ns) == (length_ns, pause_ns)
+def test_what_a_launch_takes_at_least_is_told(words: dict[str, Any], length_ns: int) -> None:
+    assert planned(**words).length_ns == length_ns
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,7 @@ def test_every_figure_of_memory_is_kept_and_one_that_the_kernel_lacks_is_no_zero
     made = document(Scenario(), [block()], [LaunchReport(0, LaunchPurpose.MEMORY, memory=phases), report()])
     assert made["memory_mb"]["phases"]["load"]["figures"] == {"Pss": 70.0, "memory.peak": 95.0}
     assert "90.0 MB resident at its highest (VmHWM), in load" in printed(made)
-    untold = LaunchReport(0, LaunchPurpose.MEMORY, memory=(MemoryPhase("load", 0, 0), *phases))
+    untold = LaunchReport(0, LaunchPurpose.MEMORY, memory=(MemoryPhase("load", None, None), *phases))
     made = document(Scenario(), [block()], [untold, report()], budgets=("memory<=256MB",))
     assert made["memory_mb"]["peak"] is None
     assert made["verdict"] == "unknown"

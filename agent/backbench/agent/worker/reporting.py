@@ -49,7 +49,7 @@ class Reporter:
 
     def _read_memory(self, name: str) -> None:
         figures = memory.read_memory()
-        peak, resident = figures.pop("VmHWM", 0), figures.pop("VmRSS", 0)
+        peak, resident = figures.pop("VmHWM", None), figures.pop("VmRSS", None)
         figures.update(memory.read_shares())
         self.memory.append({"name": name, "peak_bytes": peak, "resident_bytes": resident, "figures": figures})
         self._peaks_reset = memory.reset_peak() and self._peaks_reset

@@ -6,6 +6,7 @@ independent values, so the (n - t)-th smallest bounds `q_p` from above with conf
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -19,14 +20,8 @@ def overs_allowed(count: int, quantile: Fraction, confidence: float = CONFIDENCE
 
     -1 where even the largest value does not, with this confidence. The inverse of `minimum_count` in `overs`.
     """
-    low, high = -1, count  # low is allowed, high is not: all `count` values lie above with probability 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _at_most(middle, count, quantile) <= 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return low
+    # -1 is allowed, `count` is not: all of the values lie above with probability 1 at most.
+    return _last(lambda overs: _at_most(overs, count, quantile) <= 1 - confidence, -1, count)
 
 
 def minimum_count(quantile: Fraction, confidence: float = CONFIDENCE, overs: int = 0) -> int:
@@ -35,16 +30,14 @@ def minimum_count(quantile: Fraction, confidence: float = CONFIDENCE, overs: int
     For `overs` = 0 this is n >= ln(1 - c) / ln(p): 459 for p99 at 99 %. For `overs` = 1 it is the fewest queries with
     which MLPerf gives an estimate: 662 for p99.
     """
-    low, high = overs, overs + 1  # low is too few
-    while _at_most(overs, high, quantile) > 1 - confidence:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if _at_most(overs, middle, quantile) <= 1 - confidence:
-            high = middle
-        else:
-            low = middle
-    return high
+
+    def too_few(count: int) -> bool:
+        return _at_most(overs, count, quantile) > 1 - confidence
+
+    high = overs + 1
+    while too_few(high):
+        high *= 2
+    return _last(too_few, overs, high) + 1
 
 
 def upper_bound(
@@ -83,6 +76,14 @@ def share_interval(count: int, of: int, confidence: float = 0.95) -> tuple[float
     low = float(betaincinv(count, of - count + 1, tail)) if count > 0 else 0.0
     high = float(betaincinv(count + 1, of - count, 1 - tail)) if count < of else 1.0
     return low, high
+
+
+def _last(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The last number for which something holds that holds for `low`, does not for `high`, and changes once between."""
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def _at_most(overs: int, count: int, quantile: Fraction) -> float:

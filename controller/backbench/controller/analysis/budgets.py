@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from backbench.controller.analysis.percentiles import QUANTILES
 from backbench.domain.budget import METRICS, Budget, Verdict, parse_budget, worst
 from backbench.domain.run import Scenario, ScenarioName
 
@@ -29,7 +30,8 @@ def judge(
     `drop_ratio` and `miss_ratio` as {value, low, high} of 0..1 or None, `cold_start_ms` is the total. Values are in the
     row's unit; `upper` is the upper confidence bound of a percentile or share, `confident` whether it too lies within
     the limit, and both are None where there is no bound. `span` is the span that was judged, None for other metrics.
-    Raises InvalidBudget.
+    Where too few frames carry a percentile, `at_least` is the highest one below it that they do carry: above the limit
+    it decides. Raises InvalidBudget.
     """
     measured = _Measured(scenario, latency_ms, peak_mb, load, cold_start_ms)
     return [_row(parse_budget(text), measured) for text in budgets]
@@ -77,15 +79,18 @@ def _row(budget: Budget, measured: _Measured) -> dict[str, Any]:
     timed = METRICS[budget.metric] == "time" and budget.metric != "cold_start"
     span = (budget.span or pipeline_span(measured.scenario)) if timed else None
     value, upper = _time(measured.latency_ms.get(span), budget.statistic) if span else _other(budget.metric, measured)
+    at_least = _at_least(measured.latency_ms.get(span), budget.statistic) if span and value is None else None
+    exceeded = at_least is not None and at_least > budget.limit
     return {
         "text": budget.text,
         "metric": budget.metric,
         "span": span,
         "value": value,
         "upper": upper,
+        "at_least": at_least,
         "limit": budget.limit,
         "unit": budget.unit,
-        "verdict": budget.judge(value).value,
+        "verdict": budget.judge(at_least if exceeded else value).value,
         "confident": None if upper is None else upper <= budget.limit,
     }
 
@@ -93,6 +98,14 @@ def _row(budget: Budget, measured: _Measured) -> dict[str, Any]:
 def _time(distribution: Part, statistic: str) -> tuple[float | None, float | None]:
     found = None if distribution is None else distribution.get(statistic)
     return (found["value"], found["upper"]) if isinstance(found, Mapping) else (found, None)
+
+
+def _at_least(distribution: Part, statistic: str) -> float | None:
+    """The highest percentile below one that is not carried; None for other statistics, or where none is carried."""
+    names = list(QUANTILES)
+    below = names[: names.index(statistic)] if statistic in names else []
+    found = [(distribution or {}).get(name) for name in below]
+    return max((each["value"] for each in found if each is not None), default=None)
 
 
 def _other(metric: str, measured: _Measured) -> tuple[float | None, float | None]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from backbench.controller.analysis.bounds import early_stopping, upper_bound
 from backbench.controller.analysis.dependence import effective_count
 from backbench.controller.analysis.percentiles import QUANTILES, enough, nearest_rank
-from backbench.domain.frame import OUTCOME_NUMBERS, FrameOutcome, FrameTag
+from backbench.domain.frame import DROPPED, OUTCOME_NUMBERS, FrameOutcome, FrameTag
 
 Columns = Mapping[str, "np.ma.MaskedArray[Any, np.dtype[np.int64]]"]
 """Columns of int64 by the names of `FrameBlock`, masked where a value is absent; all of the same length."""
@@ -86,12 +86,13 @@ def ended(frames: Columns, *outcomes: FrameOutcome) -> NDArray[np.bool_]:
 
 
 def counts(frames: Columns) -> dict[str, int]:
-    """Timed frames: offered = completed + dropped + errored."""
+    """Timed frames: offered = completed + dropped + errored, unless some are `unaccounted`."""
     rows = timed(frames)
-    offered = int(rows.sum())
-    done = int(np.sum(rows & completed(frames)))
-    errored = int(np.sum(rows & ended(frames, FrameOutcome.ERRORED)))
-    return {"offered": offered, "completed": done, "dropped": offered - done - errored, "errored": errored}
+    kinds = {"completed": (FrameOutcome.COMPLETED,), "dropped": DROPPED, "errored": (FrameOutcome.ERRORED,)}
+    return {
+        "offered": int(rows.sum()),
+        **{name: int(np.sum(rows & ended(frames, *outcomes))) for name, outcomes in kinds.items()},
+    }
 
 
 def unaccounted(frames: Columns, frame_count: int | None) -> int:

@@ -48,10 +48,11 @@ _NEEDED = ("major_fault_count", "garbage_collection_count", "suspend_ns", "clock
 class Evidence:
     """What a run's validity is judged by; None or empty where it was not measured.
 
-    `steady` has the kind of every launch that the latencies are of, `counters` theirs, `dependence` is n_eff / n of
-    their service times, `spread` the largest launch's median over the smallest's less 1, `service` the distribution of
-    the service times in ms, `load` the document's part of that name, `clock_range_ppm` how far
-    the delivered processor clocks moved, `outputs` the document's part of that name, `reference` whether one was named.
+    `unaccounted` frames are missing, there twice, or ended in no known way. `steady` has the kind of every launch that
+    the latencies are of, `counters` theirs, `dependence` is n_eff / n of their service times, `spread` the largest
+    launch's median over the smallest's less 1, `service` the distribution of the service times in ms. `load` and
+    `outputs` are the document's parts of that name, `clock_range_ppm` is how far the delivered processor clocks moved,
+    `reference` whether a reference was named, `input_count` how many inputs are cycled.
     """
 
     state: str

@@ -33,7 +33,6 @@ AS_MODEL = "as-model"
 POSTPROCESSES = ("none", "top-1")
 _SPARE_S = 3600
 """What a run may take besides its timed windows, unless a limit is asked for."""
-_STALL_S = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +216,6 @@ def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Pat
             memory_pass=request.memory_pass,
             telemetry_rate_hz=request.telemetry_rate_hz,
             run_timeout_ns=round(plan.timeout_s * SECOND_NS),
-            stall_timeout_ns=_STALL_S * SECOND_NS + plan.arrivals.longest_pause_ns,
             labels={"name": request.name} if request.name else {},
             memory_limit_bytes=plan.memory_limit_bytes,
             postprocess="" if request.postprocess == "none" else request.postprocess,

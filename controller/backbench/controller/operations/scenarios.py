@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 
 from backbench.controller.operations.ranges import nanoseconds_within, one_of, quantity_within, within
@@ -23,8 +22,6 @@ MOST_STREAMS = 64
 DEEPEST_QUEUE = 1024
 # A line has at most 21 characters of time; comments may take as many again.
 _LARGEST_TRACE_BYTES = 42 * MAX_ARRIVALS
-# A gap this many times the mean one comes up once in 10^13 Poisson arrivals.
-_LONGEST_POISSON_GAP = 30
 
 _ARRIVING = (
     ScenarioName.PACED,
@@ -80,12 +77,11 @@ class ScenarioRequest:
 class PlannedScenario:
     """A scenario, but for the digest of its trace, and what it needs of time.
 
-    `length_ns` is the least that one launch takes, `longest_pause_ns` the longest time in which no frame arrives.
+    `length_ns` is the least that one launch takes.
     """
 
     scenario: Scenario
     length_ns: int
-    longest_pause_ns: int
 
 
 def plan_scenario(request: ScenarioRequest) -> PlannedScenario:
@@ -112,7 +108,7 @@ def plan_scenario(request: ScenarioRequest) -> PlannedScenario:
     )
     if scenario.open_loop:
         scenario = _queued(request, scenario)
-    return PlannedScenario(scenario, _length_ns(scenario, arrivals), _longest_pause_ns(scenario, arrivals))
+    return PlannedScenario(scenario, _length_ns(scenario, arrivals))
 
 
 def _refuse_unused(request: ScenarioRequest, name: ScenarioName) -> None:
@@ -219,13 +215,6 @@ def _length_ns(scenario: Scenario, arrivals: tuple[int, ...]) -> int:
         return arrivals[count - 1]
     per_frame_ns = scenario.idle_gap_ns or _period_ns(scenario)
     return (scenario.duration_ns or count * per_frame_ns) * (scenario.streams or 1)
-
-
-def _longest_pause_ns(scenario: Scenario, arrivals: tuple[int, ...]) -> int:
-    if arrivals:
-        return max((later - earlier for earlier, later in pairwise(arrivals)), default=0)
-    times = _LONGEST_POISSON_GAP if scenario.name is ScenarioName.POISSON else 1
-    return scenario.idle_gap_ns or times * _period_ns(scenario)
 
 
 def _period_ns(scenario: Scenario) -> int:

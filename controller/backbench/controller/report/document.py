@@ -268,8 +268,9 @@ def _memory(launches: Sequence[LaunchReport]) -> dict[str, Any] | None:
         return None
     # What is left when the engine is closed shows what it held; it is no part of what running it needs.
     peaks = [phase.peak_bytes for phase in found if phase.name != "after_free"]
+    known = [peak for peak in peaks if peak is not None]
     return {
-        "peak": _mb(max(peaks)) if peaks and all(peaks) else None,
+        "peak": _mb(max(known)) if known and len(known) == len(peaks) else None,
         "definition": MEMORY_DEFINITION,
         "phases": {
             phase.name: {
@@ -282,9 +283,8 @@ def _memory(launches: Sequence[LaunchReport]) -> dict[str, Any] | None:
     }
 
 
-def _mb(size_bytes: int) -> float | None:
-    """No process has 0 bytes: it stands for what the kernel does not tell."""
-    return size_bytes / 1e6 or None
+def _mb(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else size_bytes / 1e6
 
 
 def _launch(report: LaunchReport) -> dict[str, Any]:

@@ -163,14 +163,7 @@ def _load(scenario: Scenario, frames: Columns, sweep: Mapping[str, Any] | None) 
     if sweep is not None and sweep["rows"]:
         of_headline = {launch for launch, _ in sequences(frames, timed(frames))}
         rate_mhz = next((row["rate_mhz"] for row in sweep["rows"] if row["launch"] in of_headline), rate_mhz)
-    return load_document(frames, deadline_ns=_deadline_ns(scenario, rate_mhz), period_ns=_period_ns(scenario, rate_mhz))
-
-
-def _deadline_ns(scenario: Scenario, rate_mhz: int | None) -> int | None:
-    """As stated; of a sweep without one the period of the rate."""
-    if scenario.deadline_ns is None and scenario.name is ScenarioName.SWEEP and rate_mhz:
-        return 10**12 // rate_mhz
-    return scenario.deadline_ns
+    return load_document(frames, deadline_ns=scenario.deadline_at(rate_mhz), period_ns=_period_ns(scenario, rate_mhz))
 
 
 def _period_ns(scenario: Scenario, rate_mhz: int | None) -> int | None:
@@ -187,7 +180,7 @@ def _sweep(scenario: Scenario, frames: Columns, rates_mhz: Mapping[int, int]) ->
         if not counts(of_launch)["offered"]:
             continue
         load = load_document(
-            of_launch, deadline_ns=_deadline_ns(scenario, rate_mhz), period_ns=_period_ns(scenario, rate_mhz)
+            of_launch, deadline_ns=scenario.deadline_at(rate_mhz), period_ns=_period_ns(scenario, rate_mhz)
         )
         missed = load["miss_ratio"]
         rows.append(

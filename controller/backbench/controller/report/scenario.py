@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from backbench.controller.report.words import number, percent, percentile, share, table_of, word
+from backbench.controller.report.words import NONE, number, percent, percentile, share, table_of, word
 
 _SHOWN_MINUTES = 12
 
@@ -99,7 +99,7 @@ def _streams(streams: Mapping[str, Any], pipeline: str) -> Iterator[RenderableTy
             percentile(row["latency_ms"][pipeline], "p99"),
             number(row["throughput_fps"], 1),
             number(row["memory_mb"], 0),
-            word(row["verdict"] or "—"),
+            word(row["verdict"] or NONE),
         )
     yield table
     verdicts = [row["verdict"] for row in streams["rows"]]

@@ -260,7 +260,10 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for row in document["budgets"]:
         line = Text.assemble(word(row["verdict"]), "  ")
-        if row["value"] is None:
+        if row["value"] is None and row["verdict"] != "unknown":
+            line.append(f"{row['metric']} is at least {row['at_least']:.4g} {row['unit']}, more than {row['limit']:g}")
+            line.append(f" {row['unit']}")
+        elif row["value"] is None:
             line.append(f"{row['text']}: not measured")
         elif _wrong(document):
             line.append(f"{row['text']}: {row['value']:.1f} {row['unit']} with wrong outputs says nothing")
