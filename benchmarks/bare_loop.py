@@ -1,4 +1,4 @@
-"""What anybody would write: a plain ONNX Runtime loop. Prints the frames' nanoseconds as JSON.
+"""What anybody would write: a plain ONNX Runtime loop. Prints "ready", waits for a line, prints nanoseconds as JSON.
 
 `python bare_loop.py MODEL THREADS FRAMES SIZE SEED [IMAGE ...]`: without images, eight seeded tensors are cycled and
 only the run is timed; with images, each frame decodes and preprocesses one and both are timed.
@@ -35,6 +35,9 @@ def main(model: str, threads: int, frames: int, size: int, seed: int, images: li
         buffers = [generator.standard_normal(shape, np.float32) for generator in generators]
     times = []
     for frame in range(_WARM_UP + frames):
+        if frame == _WARM_UP:
+            print("ready", flush=True)
+            sys.stdin.readline()
         start = time.perf_counter_ns()
         if images:
             image = decode_image(encoded[frame % len(encoded)])

@@ -1,4 +1,4 @@
-"""The same model under MLPerf LoadGen's SingleStream scenario. Prints the frames' nanoseconds as JSON.
+"""The same model under MLPerf LoadGen's SingleStream scenario. Prints "ready", waits for a line, prints nanoseconds.
 
 `python loadgen_loop.py MODEL THREADS FRAMES SIZE SEED`: eight seeded tensors, the next query when the last one is done.
 LoadGen issues its queries from C++ and calls back; the latencies are those of its own log.
@@ -29,6 +29,8 @@ def main(model: str, threads: int, frames: int, size: int, seed: int) -> None:
     buffers = [generator.standard_normal((1, 3, size, size), np.float32) for generator in generators]
     for frame in range(_WARM_UP):
         session.run(None, {name: buffers[frame % _INPUTS]})
+    print("ready", flush=True)
+    sys.stdin.readline()
 
     def issue(samples: list[loadgen.QuerySample]) -> None:
         for sample in samples:

@@ -208,6 +208,15 @@ def test_a_step_that_did_not_measure_a_budget_does_not_keep_it() -> None:
     assert "not measured." in printed(made)
 
 
+def test_a_budget_on_a_percentile_that_is_not_carried_says_what_is_known() -> None:
+    few = document(Scenario(frame_count=100), [block(100)], [report()], budgets=("p99<=1ms", "p99<=20ms"))
+    broken, unsure = few["budgets"]
+    assert (broken["value"], broken["verdict"], unsure["verdict"]) == (None, "reject", "unknown")
+    words = " ".join(printed(few).split())
+    assert f"p99 is at least {broken['at_least']:.4g} ms, more than 1 ms" in words
+    assert "too few independent frames to say whether it is within 20 ms" in words
+
+
 def test_engines_that_lose_frames_of_their_cameras_do_not_keep_a_budget_on_drops() -> None:
     scenario = replace(PACED, name=ScenarioName.STREAMS, streams=2)
     blocks = [block(500, 0), *(block(500, 1, stream, dropped=range(100)) for stream in range(2))]

@@ -12,7 +12,7 @@ from backbench.controller.cli.options import open_store
 
 def demo(
     context: typer.Context,
-    frames: Annotated[int, typer.Option(metavar="N", help="Timed frames for each backbone.")] = 1000,
+    frames: Annotated[int, typer.Option(metavar="N", help="Timed frames for each backbone.")] = 600,
     keep: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep the agent's data here instead of removing it.")
     ] = None,

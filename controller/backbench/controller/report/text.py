@@ -260,11 +260,8 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for row in document["budgets"]:
         line = Text.assemble(word(row["verdict"]), "  ")
-        if row["value"] is None and row["verdict"] != "unknown":
-            line.append(f"{row['metric']} is at least {row['at_least']:.4g} {row['unit']}, more than {row['limit']:g}")
-            line.append(f" {row['unit']}")
-        elif row["value"] is None:
-            line.append(f"{row['text']}: not measured")
+        if row["value"] is None:
+            line.append(_unmeasured(row))
         elif _wrong(document):
             line.append(f"{row['text']}: {row['value']:.1f} {row['unit']} with wrong outputs says nothing")
         else:
@@ -274,6 +271,16 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
                 line.append(f", but may be as high as {row['upper']:.4g} {row['unit']}", style="yellow")
         lines.append(line)
     return lines
+
+
+def _unmeasured(row: Mapping[str, Any]) -> str:
+    least = row.get("at_least")  # a document of an older version has none
+    if least is None:
+        return f"{row['text']}: not measured"
+    said = f"{row['metric']} is at least {least:.4g} {row['unit']}"
+    if row["verdict"] == "unknown":
+        return f"{said}; too few independent frames to say whether it is within {row['limit']:g} {row['unit']}"
+    return f"{said}, more than {row['limit']:g} {row['unit']}"
 
 
 def _distance(row: Mapping[str, Any]) -> str:
