@@ -105,7 +105,8 @@ def _round(client: AgentClient, agent: AgentProcess, case: _Case, threads: Threa
         outputs = {side: threads.submit(process.communicate, b"go\n") for side, process in others.items()}
         for process in others.values():
             os.kill(process.pid, signal.SIGSTOP)
-        waiting = {worker: reported, **{process.pid: outputs[side] for side, process in others.items()}}
+        waiting: dict[int, Future[Any]] = {worker: reported}
+        waiting.update({process.pid: outputs[side] for side, process in others.items()})
         _take_turns(waiting, _TURN_S[case.name])
         times = {side: json.loads(output.result()[0]) for side, output in outputs.items()}
     turn_ns = _TURN_S[case.name] * 1e9
