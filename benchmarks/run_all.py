@@ -14,7 +14,7 @@ from pathlib import Path
 import footprint
 import latency
 import overhead
-import upload
+import survival
 
 _WIDTH = 66
 SKELETONS = (
@@ -32,7 +32,7 @@ def main() -> None:
     print(f"machine: {results['machine']}\n")
     results["latency"] = _latency()
     results["overhead"] = _overhead()
-    results["upload"] = _upload()
+    results["survival"] = _survival()
     results["footprint"] = _footprint()
     results["skeleton"] = _skeleton()
     if options.json is not None:
@@ -64,11 +64,11 @@ def _overhead() -> object:
     return costs
 
 
-def _upload() -> object:
-    result = upload.run()
-    line("upload throughput / plain socket copy", result["upload_over_copy"], "information")
-    line("bytes sent for an artifact that is held", result["bytes_sent_for_a_held_artifact"], "0")
-    return result
+def _survival() -> object:
+    results = survival.run()
+    for words, value, target in survival.rows(results):
+        line(words, value, target)
+    return results
 
 
 def _footprint() -> object:

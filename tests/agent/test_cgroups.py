@@ -28,7 +28,7 @@ def service(root: Path) -> Path:
 def test_the_agent_moves_below_its_group_and_hands_out_memory_control(root: Path) -> None:
     assert Cgroups.open(root, pid=41) is not None
     assert (service(root) / "agent/cgroup.procs").read_text() == "41"
-    assert (service(root) / "cgroup.subtree_control").read_text() == "+memory"
+    assert (service(root) / "cgroup.subtree_control").read_text() == "+memory +pids"
 
 
 def test_an_agent_that_finds_itself_moved_already_uses_the_group_above(root: Path) -> None:
@@ -64,6 +64,28 @@ def test_groups_have_names_of_their_own(root: Path) -> None:
         assert other is not None
         assert one.folder != other.folder
         assert one.out_of_memory_kills() == 0
+
+
+def test_all_of_a_group_is_killed_at_once_where_the_kernel_can(root: Path) -> None:
+    groups = Cgroups.open(root, pid=41)
+    assert groups is not None
+    with groups.group(None) as group:
+        assert group is not None
+        group.kill()
+        assert not (group.folder / "cgroup.kill").exists()
+        (group.folder / "cgroup.kill").touch()
+        group.kill()
+        assert (group.folder / "cgroup.kill").read_text() == "1"
+
+
+def test_a_group_that_a_killed_agent_left_is_removed_and_one_in_use_is_not(root: Path) -> None:
+    (service(root) / "worker-1-1").mkdir()
+    groups = Cgroups.open(root, pid=41)
+    assert groups is not None
+    with groups.group(None) as one, groups.group(None):
+        assert one is not None
+        assert one.folder.exists()
+        assert not (service(root) / "worker-1-1").exists()
 
 
 @pytest.mark.parametrize("text", ["", "4:memory:/x\n", "0::/elsewhere\n"])

@@ -35,21 +35,20 @@ def leases(tmp_path: Path, clock: Clock) -> Iterator[Leases]:
 
 def test_a_second_controller_is_told_who_holds_the_device(leases: Leases) -> None:
     lease = leases.acquire("ana's laptop", None)
-    with pytest.raises(DeviceBusy, match="ana's laptop"):
+    with pytest.raises(DeviceBusy, match="ana's laptop for another 60 s") as caught:
         leases.acquire("ben", None)
-    with pytest.raises(DeviceBusy, match="ana's laptop"):
-        leases.check("", 0)
-    leases.check(lease.lease_id, lease.epoch)
+    assert caught.value.details == {"holder": "ana's laptop", "remaining_s": "60"}
+    assert leases.held(lease.lease_id, lease.epoch) == lease
 
 
 def test_a_lease_that_is_not_renewed_runs_out_and_the_next_epoch_is_higher(leases: Leases, clock: Clock) -> None:
     first = leases.acquire("ana", None)
     clock.now_ns = DEFAULT_TTL_NS
-    leases.check("", 0)
+    assert leases.current is None
     second = leases.acquire("ben", None)
     assert second.epoch > first.epoch
     with pytest.raises(StaleEpoch):
-        leases.check(first.lease_id, first.epoch)
+        leases.held(first.lease_id, first.epoch)
     with pytest.raises(StaleEpoch):
         leases.renew(first.lease_id, first.epoch)
 
@@ -83,3 +82,20 @@ def test_a_lease_given_back_frees_the_device(leases: Leases) -> None:
 def test_lives_out_of_range_are_refused(leases: Leases, ttl_ns: int) -> None:
     with pytest.raises(InvalidArgument, match="5 to 600 s"):
         leases.acquire("ana", ttl_ns)
+
+
+@pytest.mark.parametrize("holder", ["a" * 129, "ana\nlaptop", "\x1b[31mana"])
+def test_a_holder_that_would_spoil_a_terminal_is_refused(leases: Leases, holder: str) -> None:
+    with pytest.raises(InvalidArgument, match="printable"):
+        leases.acquire(holder, None)
+    assert leases.current is None
+
+
+def test_every_change_is_told(leases: Leases) -> None:
+    told: list[float] = []
+    leases.on_change = lambda: told.append(leases.left_s)
+    lease = leases.acquire("ana", None)
+    leases.renew(lease.lease_id, lease.epoch)
+    leases.release(lease.lease_id)
+    leases.release(lease.lease_id)
+    assert told == [60.0, 60.0, 0.0]

@@ -25,6 +25,7 @@ class AgentProcess:
     data_dir: Path
     process: subprocess.Popen[str]
     address: str
+    code: str = ""
 
     def worker(self) -> psutil.Process:
         """The worker that times frames, once there is one."""
@@ -81,16 +82,15 @@ class Backbench:
         return process
 
 
-def start_agent(data_dir: Path, listen: str = "127.0.0.1:0") -> AgentProcess:
-    """A real agent, ready."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "backbench.agent", "serve", "--listen", listen, "--data-dir", str(data_dir)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+def start_agent(data_dir: Path, listen: str = "127.0.0.1:0", *options: str) -> AgentProcess:
+    """A real agent, ready; with `--tls` among the options, its first pairing code too."""
+    command = [sys.executable, "-m", "backbench.agent", "serve", "--listen", listen, "--data-dir", str(data_dir)]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line.startswith("listening on "), line
-    return AgentProcess(data_dir, process, line.removeprefix("listening on ").strip())
+    code = process.stdout.readline().split()[2] if "--tls" in options else ""
+    return AgentProcess(data_dir, process, line.removeprefix("listening on ").strip(), code)
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ def shared_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProc
 
 
 @pytest.fixture
-def agents() -> Iterator[Callable[[Path, str], AgentProcess]]:
+def agents() -> Iterator[Callable[..., AgentProcess]]:
     """Start agents by hand; they are stopped at the end."""
     started: list[AgentProcess] = []
 
-    def start(data_dir: Path, listen: str = "127.0.0.1:0") -> AgentProcess:
-        started.append(start_agent(data_dir, listen))
+    def start(data_dir: Path, listen: str = "127.0.0.1:0", *options: str) -> AgentProcess:
+        started.append(start_agent(data_dir, listen, *options))
         return started[-1]
 
     yield start

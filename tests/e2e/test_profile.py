@@ -61,7 +61,8 @@ def test_a_second_profile_sends_no_model_again_and_two_runs_compare(agent: Any, 
     for _ in range(2):
         arguments = ("--device", "lab1", "--size", "64", "--frames", "20", "--json")
         ids.append(json.loads(backbench("profile", "mobilenetv3_large_100", *arguments).stdout)["run_id"])
-        held.append({path.name: path.stat().st_mtime_ns for path in (agent.data_dir / "artifacts").glob("*.json")})
+        artifacts = (path for path in (agent.data_dir / "artifacts").iterdir() if not path.suffix)
+        held.append({path.name: path.stat().st_mtime_ns for path in artifacts})
     listed = backbench("run", "list").stdout
     assert all(run_id[-8:] in listed for run_id in ids)
     assert "mobilenetv3_large_100" in backbench("compare", *ids).stdout

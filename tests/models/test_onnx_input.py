@@ -192,12 +192,6 @@ def test_weights_that_are_shorter_than_their_shape_are_refused(tmp_path: Path) -
     assert "the weights of 'weight' are cut short" in refusal(saved(model, tmp_path))
 
 
-def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "external.onnx"
-    onnx.save(model_taking(SYMBOLIC), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    assert "another file" in refusal(path)
-
-
 @pytest.mark.parametrize(
     ("dims", "dtype"),
     [

@@ -7,10 +7,12 @@ import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from backbench.domain.errors import JournalCorrupt, MessageTooLarge
 from backbench.wire import records
-from backbench.wire.records import RecordWriter, read_records
+from backbench.wire.records import Ending, RecordWriter, read_records
 
 PAYLOADS = [b"one", b"", b"\x00" * 40, b"BBBR" * 3, b"five"]
 
@@ -26,6 +28,16 @@ def journal(tmp_path: Path) -> Path:
 
 def payloads(path: Path) -> list[bytes]:
     return [payload for _, payload, _ in read_records(path)]
+
+
+def ending(path: Path, expected: int | None = None) -> Ending:
+    reading = read_records(path, expected=expected)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as stopped:
+            assert isinstance(stopped.value, Ending)
+            return stopped.value
 
 
 def ends(path: Path) -> list[int]:
@@ -136,3 +148,50 @@ def test_a_record_keeps_its_bytes(tmp_path: Path) -> None:
     checksum = zlib.crc32(head[4:] + b"backbench").to_bytes(4, "little")
     assert path.read_bytes() == head + checksum + b"backbench"
     assert path.read_bytes().hex() == "4242425201000000000000000900000023f8084f6261636b62656e6368"
+
+
+def test_the_reader_says_what_stopped_it(journal: Path) -> None:
+    whole = journal.read_bytes()
+    assert ending(journal) is Ending.WHOLE
+    assert ending(journal.with_name("nothing")) is Ending.WHOLE
+    assert ending(journal, expected=2) is Ending.DAMAGED
+    journal.write_bytes(whole[:-1])
+    assert ending(journal) is Ending.TORN
+    journal.write_bytes(whole + bytes(40))
+    assert ending(journal) is Ending.DAMAGED
+    journal.write_bytes(whole + whole[: ends(journal)[0]])
+    assert ending(journal) is Ending.DAMAGED
+
+
+def test_a_file_that_does_not_begin_where_it_should_is_begun_anew(journal: Path) -> None:
+    with RecordWriter(journal, after=7) as writer:
+        assert writer.last_sequence == 7
+        writer.append(8, b"x")
+    assert [number for number, _, _ in read_records(journal)] == [8]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.binary(max_size=40), max_size=6),
+    st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=30), st.integers(0, 30)), max_size=4),
+)
+def test_whatever_happens_to_a_file_what_is_read_of_it_was_written_and_what_lies_before_the_damage_is_read(
+    tmp_path_factory: pytest.TempPathFactory, written: list[bytes], blows: list[tuple[int, bytes, int]]
+) -> None:
+    path = tmp_path_factory.mktemp("blows") / "events.seg"
+    with RecordWriter(path) as writer:
+        for number, payload in enumerate(written, start=1):
+            writer.append(number, payload)
+    borders, data = ends(path), path.read_bytes()
+    untouched = len(data)
+    for place, put, over in blows:
+        at = min(place, len(data))
+        untouched = min(untouched, at)
+        data = data[:at] + put + data[at + over :]
+    path.write_bytes(data)
+    read = [(number, payload) for number, payload, _ in read_records(path)]
+    assert read == list(enumerate(written, start=1))[: len(read)]
+    assert len(read) >= sum(border <= untouched for border in borders)
+    with RecordWriter(path) as writer:
+        writer.append(len(read) + 1, b"next")
+    assert payloads(path) == [*(payload for _, payload in read), b"next"]

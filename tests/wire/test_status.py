@@ -33,7 +33,7 @@ from backbench.wire.status import STATUS_KEY, code_of, error_from_status, text_o
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Unary = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Stream = grpc.aio.UnaryStreamMultiCallable[bytes, bytes]
-TEXT = 'Gerät "orin-3": 20 % voll\nnoch einmal'
+TEXT = 'Gerät "orin-3": 20 % voll – noch einmal'
 
 
 def sample(reason: str) -> BackbenchError:
@@ -94,6 +94,10 @@ async def test_every_error_of_an_agent_arrives_as_itself() -> None:
                 await call(reason.encode())
             arrived[reason] = received(caught.value)
     assert arrived == {reason: sample(reason) for reason in ERRORS}
+
+
+def test_what_a_caller_sent_breaks_no_line_of_an_error() -> None:
+    assert text_of(InvalidArgument('"a\n\x1b[2Jb\u2028" is no digest')) == '"a??[2Jb?" is no digest'
 
 
 async def test_every_error_in_the_middle_of_a_stream_arrives_as_itself_after_what_was_sent() -> None:

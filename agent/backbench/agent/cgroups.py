@@ -15,6 +15,8 @@ from pathlib import Path
 
 _ROOT = Path("/")
 _OWN = "agent"
+_PIDS = 1024
+"""Processes and threads in one worker's group, where their number is delegated too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class Group:
     def peak_bytes(self) -> int | None:
         """The most that the group ever held; None where the kernel does not tell (before 5.19)."""
         return _number(self.folder / "memory.peak")
+
+    def kill(self) -> None:
+        """Kill everything in it at once, where the kernel can (5.14)."""
+        if (self.folder / "cgroup.kill").exists():
+            _written(self.folder / "cgroup.kill", "1")
 
     def out_of_memory_kills(self) -> int:
         """How many processes the group's limit has cost."""
@@ -47,6 +54,7 @@ class Cgroups:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._count = 0
+        self._live: set[Path] = set()
 
     @classmethod
     def open(cls, root: Path = _ROOT, pid: int | None = None) -> Cgroups | None:
@@ -62,15 +70,16 @@ class Cgroups:
             own.mkdir(exist_ok=True)
         if not _written(own / "cgroup.procs", str(pid or os.getpid())):
             return None
-        if "memory" not in _words(folder / "cgroup.subtree_control") and not _written(
-            folder / "cgroup.subtree_control", "+memory"
-        ):
+        controllers, handed_out = _words(folder / "cgroup.controllers"), folder / "cgroup.subtree_control"
+        wanted = [name for name in ("memory", "pids") if name in controllers and name not in _words(handed_out)]
+        if wanted and not _written(handed_out, " ".join(f"+{name}" for name in wanted)):
             return None
         return cls(folder)
 
     @contextlib.contextmanager
     def group(self, limit_bytes: int | None) -> Iterator[Group | None]:
         """A fresh group for one worker, with a limit where one is given; None where it cannot be made."""
+        self._remove_empty()
         self._count += 1
         folder = self._folder / f"worker-{os.getpid()}-{self._count}"
         try:
@@ -78,12 +87,22 @@ class Cgroups:
         except OSError:
             yield None
             return
+        self._live.add(folder)
         try:
             limited = limit_bytes is None or _written(folder / "memory.max", str(limit_bytes))
             if limit_bytes is not None:
                 _written(folder / "memory.swap.max", "0")
+            if (folder / "pids.max").exists():
+                _written(folder / "pids.max", str(_PIDS))
             yield Group(folder) if limited else None
         finally:
+            self._live.discard(folder)
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+    def _remove_empty(self) -> None:
+        """Remove groups whose processes had not all gone when their worker's turn ended, or whose agent was killed."""
+        for folder in set(self._folder.glob("worker-*")) - self._live:
             with contextlib.suppress(OSError):
                 folder.rmdir()
 

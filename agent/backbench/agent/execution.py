@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from backbench.agent.artifacts import ArtifactStore
-from backbench.agent.cgroups import Cgroups
 from backbench.agent.identity import default_threads
 from backbench.agent.launches import Setting, Tally, steps
 from backbench.agent.models import ModelCache
@@ -56,7 +55,7 @@ class Execution:
         emit: Emit,
         *,
         frame_limit: int,
-        cgroups: Cgroups | None = None,
+        surroundings: Surroundings | None = None,
         turns: Turns | None = None,
     ) -> None:
         self._spec = spec
@@ -66,7 +65,7 @@ class Execution:
         self._sensors = (*sensors, self._memory)
         self._emit = emit
         self._frame_limit = frame_limit
-        self._surroundings = Surroundings(cgroups, self._memory)
+        self._surroundings = replace(surroundings or Surroundings(), memory=self._memory)
         self._turns = turns or Turns([spec.run_id])
         self._shown: tuple[str, int] = ("", -1)
 
@@ -76,10 +75,12 @@ class Execution:
         deadline_ns = time.perf_counter_ns() + spec.run_timeout_ns * max(1, spec.group_size)
         watchdog = Watchdog(spec.stall_timeout_ns, deadline_ns, stop)
         self._emit(StateChange(RunState.PREPARING))
-        async with self._turn(stop):
-            model_path, failure = await self._made_ready(watchdog)
-        if failure is None:
-            failure = await self._measure(model_path, watchdog)
+        self._artifacts.use(spec.artifacts)
+        with self._models.held(self._models.path(spec)):
+            async with self._turn(stop):
+                model_path, failure = await self._made_ready(watchdog)
+            if failure is None:
+                failure = await self._measure(model_path, watchdog)
         self._emit(StateChange(RunState.FINISHING))
         return failure
 
@@ -138,10 +139,12 @@ class Execution:
         kind = "skeleton" if spec.model.source == "skeleton" else "model"
         source = str(self._artifacts.path(spec.model.sha256))
         numbers = (str(spec.batch), str(spec.height), str(spec.width))
-        failure = await prepare_model([source, str(path), kind, *numbers], watchdog)
+        external = {file.location: str(self._artifacts.path(file.sha256)) for file in spec.model.external}
+        folders = self._surroundings.folders
+        failure = await prepare_model([source, str(path), kind, *numbers], watchdog, external, folders)
         if failure is None:
-            self._models.trim(keep=path)
-        return path, failure
+            self._models.trim()
+        return path, self._named(failure, Path(source))
 
     async def _launch(
         self,
@@ -179,7 +182,7 @@ class Execution:
             )
             for stream in range(setting.streams)
         ]
-        failure = await run_together(workers, watchdog)
+        failure = self._named(await run_together(workers, watchdog), model_path)
         self._report(purpose, launch, setting, workers)
         if failure is not None:
             for line in failure.log_tail:
@@ -188,6 +191,12 @@ class Execution:
             reports = [worker.report for worker in workers if worker.report is not None]
             tally.check(sum(report["counters"]["offered_frame_count"] for report in reports))
         return failure
+
+    def _named(self, failure: RunFailure | None, path: Path) -> RunFailure | None:
+        """A failure that names the model as its user does, not by a file of the agent's own."""
+        if failure is None:
+            return None
+        return replace(failure, message=failure.message.replace(str(path), self._spec.model.name))
 
     def _report(self, purpose: LaunchPurpose, launch: int, setting: Setting, workers: Sequence[Worker]) -> None:
         for stream, worker in enumerate(workers):

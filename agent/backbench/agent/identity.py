@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import re
 import socket
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
+from backbench.agent.registry import Registry
 from backbench.domain.device import DeviceIdentity
 
 _ROOT = Path("/")
@@ -33,6 +37,24 @@ def read_identity(root: Path = _ROOT) -> DeviceIdentity:
         conditions=read_conditions(root),
         hostname=socket.gethostname(),
     )
+
+
+def kept_device_id(root: Path, registry: Registry) -> str:
+    """The id of the agent with this data folder, made once.
+
+    Certificates name it, so it is kept twice: in the registry and in a file beside it.
+    """
+    path = root / "device-id"
+    kept = _text(path)
+    if re.fullmatch("[0-9a-f]{32}", kept) is None:
+        kept = registry.setting("device_id") or uuid.uuid4().hex
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.touch(0o600)
+            path.write_text(f"{kept}\n", encoding="ascii")
+    if registry.setting("device_id") != kept:
+        registry.put_setting("device_id", kept)
+    return kept
 
 
 def read_conditions(root: Path = _ROOT) -> Mapping[str, str]:

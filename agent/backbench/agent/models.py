@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from backbench.domain.run import RunSpec
@@ -13,18 +16,21 @@ _FORMAT = "1"
 
 
 class ModelCache:
-    """Prepared models in `root/models`, at most `limit_bytes` of them; the longest unused go first."""
+    """Prepared models in `root/models`, at most `limit_bytes` of them; the longest unused go first, none in use."""
 
     def __init__(self, root: Path, limit_bytes: int = 4 << 30) -> None:
         self._folder = root / "models"
         self._limit_bytes = limit_bytes
+        self._held: Counter[Path] = Counter()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left_behind in self._folder.glob(".*.part"):  # by a preparation that was killed
             left_behind.unlink(missing_ok=True)
 
     def path(self, spec: RunSpec) -> Path:
         """Where the model of a run lies or will lie: named by everything that determines its bytes."""
-        key = f"{_FORMAT} {spec.model.sha256} {spec.model.source} {spec.batch} {spec.height} {spec.width}"
+        model = spec.model
+        key = f"{_FORMAT} {model.sha256} {model.source} {spec.batch} {spec.height} {spec.width}"
+        key += "".join(f"\n{file.sha256} {file.location}" for file in model.external)
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.onnx"
 
     def ready(self, path: Path) -> bool:
@@ -35,13 +41,20 @@ class ModelCache:
             return False
         return True
 
-    def trim(self, keep: Path) -> None:
-        """Remove the longest unused models above the limit, but not `keep`."""
+    @contextlib.contextmanager
+    def held(self, path: Path) -> Iterator[None]:
+        """Keep a model, there or still to be made, for as long as the block lasts."""
+        self._held[path] += 1
+        try:
+            yield
+        finally:
+            self._held[path] -= 1
+
+    def trim(self) -> None:
+        """Remove the longest unused models above the limit, but none that is held."""
         models = sorted(self._folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        total = keep.stat().st_size
-        for path in models:
-            if path == keep:
-                continue
+        total = 0
+        for path in sorted(models, key=lambda path: not self._held[path]):
             total += path.stat().st_size
-            if total > self._limit_bytes:
+            if total > self._limit_bytes and not self._held[path]:
                 path.unlink(missing_ok=True)

@@ -18,34 +18,51 @@ from backbench.agent.artifacts import ArtifactStore
 from backbench.agent.cgroups import Cgroups
 from backbench.agent.data_dir import DataDir
 from backbench.agent.execution import Execution
-from backbench.agent.identity import read_identity
+from backbench.agent.identity import kept_device_id, read_identity
 from backbench.agent.leases import Leases
+from backbench.agent.listening import bind_port, bind_socket, make_room, reachable_name, remove_socket
+from backbench.agent.logs import LastError
+from backbench.agent.meters import Meters
 from backbench.agent.models import ModelCache
 from backbench.agent.probe import probe_backends, probe_memory_floor
+from backbench.agent.processes import clear_folders
 from backbench.agent.registry import Registry
+from backbench.agent.run_store import RunStore
 from backbench.agent.runs import Emit, Runs
 from backbench.agent.sampler import measured_channels
+from backbench.agent.security.pairing import DEFAULT_TTL_S
+from backbench.agent.security.setup import Security
 from backbench.agent.sensors.table import open_sensors
 from backbench.agent.services.artifact import ArtifactService
+from backbench.agent.services.call_counter import CallCounter
 from backbench.agent.services.device import DeviceService
-from backbench.agent.services.interceptor import ErrorInterceptor
+from backbench.agent.services.interceptor import Interceptor
 from backbench.agent.services.run import RunService
-from backbench.agent.settings import Settings, TlsFiles, check_listen
+from backbench.agent.services.security import SecurityService
+from backbench.agent.settings import Settings, metrics_address, uses_tls
+from backbench.agent.supervisor import Surroundings
 from backbench.agent.turns import Turns
 from backbench.agent.validation import FEATURES, check_spec
-from backbench.domain.device import MIN_PROTOCOL_REVISION, PROTOCOL_REVISION, Backend, Device, Limits
-from backbench.domain.errors import AddressUnusable, BackendUnavailable, InvalidArgument, UnknownBackend
+from backbench.domain.device import MIN_PROTOCOL_REVISION, PROTOCOL_REVISION, AgentStatus, Backend, Device, Limits
+from backbench.domain.errors import BackendUnavailable, UnknownBackend
+from backbench.domain.event import Happening
+from backbench.domain.frame import FrameBlock
 from backbench.domain.run import RunFailure, RunSpec
-from backbench.v1 import artifact_pb2_grpc, device_pb2_grpc, run_pb2_grpc
+from backbench.v1 import artifact_pb2_grpc, device_pb2_grpc, run_pb2_grpc, security_pb2_grpc
 
 log = logging.getLogger(__name__)
 
 _GRACE_S = 3.0
+_SERVICES = ("", *(f"backbench.v1.{name}Service" for name in ("Artifact", "Device", "Run", "Security")))
+"""Of which the standard health service tells; "" stands for all of them."""
+_MAX_CALLS = 4096
+_MAX_CONNECTIONS = 2048
 
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM. Raises BackbenchError when the agent cannot start."""
-    check_listen(settings)
+    uses_tls(settings)  # an address that cannot be leaves no folder behind
+    metrics_address(settings)
     with DataDir(settings.data_dir):
         agent = Agent(settings)
         stop = asyncio.Event()
@@ -56,6 +73,11 @@ async def serve(settings: Settings) -> None:
             port = await agent.start()
             host = settings.listen.rpartition(":")[0]
             sys.stdout.write(f"listening on {host}:{port}\n")
+            if agent.metrics_port is not None:
+                sys.stdout.write(f"metrics on port {agent.metrics_port}, path /metrics\n")
+            if code := agent.security.first_code():
+                name = reachable_name(settings.listen, port)
+                sys.stdout.write(f"pairing code {code} ({DEFAULT_TTL_S // 60} minutes): backbench pair {name}\n")
             sys.stdout.flush()
             await stop.wait()
         finally:
@@ -67,18 +89,28 @@ class Agent:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        root = settings.data_dir
+        root = settings.data_dir.absolute()  # workers have a working folder of their own
         self._registry = Registry(root / "agent.sqlite")
         self._sensors = open_sensors()
-        self._artifacts = ArtifactStore(root, settings.limits.artifact_bytes)
+        self._meters = Meters()
+        self._last_error = LastError()
+        limits = settings.limits
+        self._artifacts = ArtifactStore(root, limits.artifact_bytes, limits.artifact_store_bytes, self._in_use)
         self._models = ModelCache(root)
-        self._cgroups = Cgroups.open()
+        clear_folders(root / "work")
+        self._surroundings = Surroundings(Cgroups.open(), folders=root / "work")
         self._floor_bytes: asyncio.Task[int | None] | None = None
-        self._runs = Runs(root, self._registry, self._perform, settings.limits.queue_length)
+        self._leases = Leases(self._registry)
+        runs = RunStore(root, self._registry, limits.journal_bytes)
+        self._runs = Runs(runs, self._perform, limits.queue_length, self._leases)
         self._instance_id = uuid.uuid4().hex
-        self._device_id = self._registry.setting("device_id") or uuid.uuid4().hex
-        self._registry.put_setting("device_id", self._device_id)
+        self._device_id = kept_device_id(root, self._registry)
+        self.security = Security(root, self._device_id, settings.call_limits, tls=uses_tls(settings))
         self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()
+        self._listen = settings.listen
+        self.metrics_port: int | None = None
+        self._end_metrics: Callable[[], None] | None = None
         self._tasks: list[asyncio.Task[object]] = []
         self._backends: asyncio.Task[tuple[Backend, ...]] | None = None
 
@@ -86,30 +118,47 @@ class Agent:
         """Listen and take up queued runs; returns the port. Raises AddressUnusable."""
         message_bytes = self._settings.limits.message_bytes
         server = grpc.aio.server(
-            interceptors=[ErrorInterceptor()],
+            interceptors=[
+                *([] if self._settings.metrics_listen is None else [CallCounter(self._meters)]),
+                Interceptor(self.security.gate, self._settings.upload_stall_s),
+            ],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", message_bytes),
                 ("grpc.max_send_message_length", message_bytes),
                 ("grpc.max_metadata_size", 32 << 10),
+                # A caller may be ahead by the chunk that is read, and no more: what is on its way is lost with a cut.
+                ("grpc.http2.bdp_probe", 0),
                 ("grpc.keepalive_time_ms", 20_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
+                # By itself gRPC waits longer than that for a ping's answer, and stops asking on a stream without data.
+                ("grpc.http2.ping_timeout_ms", 15_000),
+                ("grpc.http2.max_pings_without_data", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.server_handshake_timeout_ms", 10_000),
+                ("grpc.max_allowed_incoming_connections", _MAX_CONNECTIONS),
             ],
-            maximum_concurrent_rpcs=256,
+            maximum_concurrent_rpcs=_MAX_CALLS,
         )
-        leases = Leases(self._registry)
-        artifact_pb2_grpc.add_ArtifactServiceServicer_to_server(ArtifactService(self._artifacts, self._runs), server)
-        device_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceService(self._describe, self._sensors), server)
-        run_pb2_grpc.add_RunServiceServicer_to_server(RunService(self._runs, leases, self._check), server)
-        servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        port = _bind(server, self._settings)
+        artifacts = ArtifactService(self._artifacts, self._runs, self._meters)
+        artifact_pb2_grpc.add_ArtifactServiceServicer_to_server(artifacts, server)
+        device = DeviceService(self._describe, self._sensors, self._status)
+        device_pb2_grpc.add_DeviceServiceServicer_to_server(device, server)
+        run_pb2_grpc.add_RunServiceServicer_to_server(RunService(self._runs, self._leases, self._check), server)
+        security_pb2_grpc.add_SecurityServiceServicer_to_server(SecurityService(self.security), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        make_room(_MAX_CONNECTIONS)
+        port = bind_port(server, self._settings.listen, self.security.credentials)
+        bind_socket(server, self._settings.data_dir)
         self._runs.recover()
         await server.start()
-        await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         self._server = server
+        self._listen = f"{self._settings.listen.rpartition(':')[0]}:{port}"
+        self._last_error.__enter__()
+        self._serve_metrics()
+        for name in _SERVICES:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         self._backends = asyncio.ensure_future(probe_backends())
         self._floor_bytes = asyncio.ensure_future(probe_memory_floor())
         self._tasks = [self._backends, self._floor_bytes, asyncio.ensure_future(self._runs.serve())]
@@ -117,13 +166,53 @@ class Agent:
 
     async def stop(self) -> None:
         """Interrupt what runs, keep what was measured, close everything."""
+        await self._health.enter_graceful_shutdown()
         await self._runs.stop()
+        if self._end_metrics is not None:
+            await asyncio.to_thread(self._end_metrics)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._server is not None:
             await self._server.stop(_GRACE_S)
+            remove_socket(self._settings.data_dir)
+        self.security.gate.close()
         self._registry.close()
+        self._last_error.__exit__()
+
+    def _serve_metrics(self) -> None:
+        if (address := metrics_address(self._settings)) is None:
+            return
+        try:
+            from backbench.agent.metrics import serve_metrics
+        except ImportError as error:
+            raise BackendUnavailable(
+                f"--metrics-listen needs {error.name}; pip install 'backbench[metrics]'"
+            ) from error
+        self.metrics_port, self._end_metrics = serve_metrics(*address, self._status, self._meters)
+
+    def _in_use(self, sha256: str) -> bool:
+        return self._runs.uses(sha256)
+
+    async def _status(self) -> AgentStatus:
+        journals = self._runs.store.use()
+        return AgentStatus(
+            agent_version=__version__,
+            started_unix_ns=self._meters.started_unix_ns,
+            listen=self._listen,
+            tls=uses_tls(self._settings),
+            running_run_ids=self._runs.running,
+            queued_run_ids=self._runs.queued,
+            run_counts=self._registry.counts(),
+            uncollected_count=journals.uncollected_runs,
+            artifact_bytes=self._artifacts.used_bytes(),
+            artifact_limit_bytes=self._artifacts.quota_bytes,
+            journal_bytes=journals.used_bytes,
+            journal_limit_bytes=journals.quota_bytes,
+            free_bytes=self._artifacts.free_bytes(),
+            last_error=self._last_error.message,
+            last_error_unix_ns=self._last_error.unix_ns,
+        )
 
     async def _describe(self) -> Device:
         return Device(
@@ -141,8 +230,12 @@ class Agent:
 
     async def _limits(self) -> Limits:
         floor = None if self._floor_bytes is None else await asyncio.shield(self._floor_bytes)
-        free = self._artifacts.free_bytes()
-        return replace(self._settings.limits, free_bytes=free, memory_limit_floor_bytes=floor)
+        return replace(
+            self._settings.limits,
+            free_bytes=self._artifacts.free_bytes(),
+            memory_limit_floor_bytes=floor,
+            artifact_store_bytes=self._artifacts.quota_bytes,
+        )
 
     async def _probed(self) -> tuple[Backend, ...]:
         if self._backends is None:
@@ -161,43 +254,22 @@ class Agent:
             self._artifacts.path(sha256)
 
     async def _perform(self, spec: RunSpec, emit: Emit, stop: asyncio.Event, turns: Turns) -> RunFailure | None:
-        frames = self._settings.limits.frame_count
+        def counted(happening: Happening) -> None:
+            if isinstance(happening, FrameBlock):
+                self._meters.measured(happening)
+            emit(happening)
+
         execution = Execution(
             spec,
             self._artifacts,
             self._models,
             self._sensors,
-            emit,
-            frame_limit=frames,
-            cgroups=self._cgroups,
+            counted,
+            frame_limit=self._settings.limits.frame_count,
+            surroundings=self._surroundings,
             turns=turns,
         )
-        return await execution.perform(stop)
-
-
-def _bind(server: grpc.aio.Server, settings: Settings) -> int:
-    bind: Callable[[], int]
-    if settings.tls is None:
-        bind = lambda: server.add_insecure_port(settings.listen)  # noqa: E731
-    else:
-        credentials = _credentials(settings.tls)
-        bind = lambda: server.add_secure_port(settings.listen, credentials)  # noqa: E731
-    try:
-        port = bind()
-    except RuntimeError:
-        port = 0
-    if port == 0:
-        raise AddressUnusable(
-            f"cannot listen on {settings.listen}: the port is in use or the address is not this machine's; "
-            "choose another with --listen, or stop the agent that has it"
-        )
-    return port
-
-
-def _credentials(tls: TlsFiles) -> grpc.ServerCredentials:
-    try:
-        key, certificate = tls.key.read_bytes(), tls.certificate.read_bytes()
-        authority = tls.client_authority.read_bytes() if tls.client_authority else None
-    except OSError as error:
-        raise InvalidArgument(f"TLS file {error.filename} cannot be read: {error.strerror}") from error
-    return grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=authority is not None)
+        failure = await execution.perform(stop)
+        if failure is not None:
+            self._meters.failed(failure)
+        return failure

@@ -10,16 +10,17 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from backbench.agent import processes
 from backbench.agent.cgroups import Cgroups, Group
+from backbench.agent.endings import failure_of, oom_kill_count
+from backbench.agent.processes import Child
 from backbench.agent.sensors.worker import WorkerMemory
 from backbench.agent.worker import table
 from backbench.agent.worker.job import Job
@@ -31,9 +32,9 @@ BLOCK_ROWS = 256
 FLUSH_NS = SECOND_NS
 """Frames reach the journal at the latest this long after they were measured."""
 _LOG_LINES = 20
-_OOM_KILLS = Path("/proc/vmstat")
-_NO_MEMORY = ("bad_alloc", "Memory allocation", "Cannot allocate memory", "cannot allocate memory", "MemoryError")
-"""What libraries say in their last words when a limit stops them before they can raise anything."""
+_PIPES_S = 5.0
+"""How long what a process wrote is waited for when it and all that it started have ended."""
+_WORKER = "backbench.agent.worker"
 _SPANS = ("seen_ns", "preprocess_ns", "host_to_device_ns", "compute_ns", "device_to_host_ns", "postprocess_ns")
 
 
@@ -55,10 +56,13 @@ class Watchdog:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where workers run: control groups, where there are any, and who wants to know their process ids."""
+    """Where workers run: control groups, where there are any, who wants to know their process ids, and where their
+    working folders are made (None: where temporary files are).
+    """
 
     cgroups: Cgroups | None = None
     memory: WorkerMemory | None = None
+    folders: Path | None = None
 
 
 class Worker:
@@ -83,7 +87,7 @@ class Worker:
         self._progress = progress
         self._stream = stream
         self._surroundings = surroundings or Surroundings()
-        self._process: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
         self.ready = asyncio.Event()
         self._released = False
         self._pause_ns = 0
@@ -116,8 +120,8 @@ class Worker:
     async def release(self) -> None:
         """Let a gated worker go on."""
         self._released, self._alive_ns = True, time.perf_counter_ns()
-        if self._process is not None:
-            await _send_line(self._process, "go")
+        if self._child is not None:
+            await _send_line(self._child.process, "go")
 
     def _group(self) -> contextlib.AbstractContextManager[Group | None]:
         cgroups = self._surroundings.cgroups
@@ -130,9 +134,12 @@ class Worker:
         descriptor: int | None,
         group: Group | None,
     ) -> RunFailure | None:
+        kills = oom_kill_count()
         job = replace(self._job, table_descriptor=descriptor, spawned_ns=time.perf_counter_ns(), parent_pid=os.getpid())
-        kills = _oom_kill_count()
-        process = self._process = await _spawn("backbench.agent.worker", descriptor)
+        descriptors = () if descriptor is None else (descriptor,)
+        folders = self._surroundings.folders
+        child = self._child = await processes.start(_WORKER, descriptors=descriptors, folders=folders)
+        process = child.process
         # It reads its job before it imports any library; what the bare interpreter held by then stays uncounted.
         if group is not None and group.add(process.pid) and job.memory_limit_bytes is not None:
             job = replace(job, memory_limit_bytes=None, memory_limit_held_by="cgroup")
@@ -141,15 +148,14 @@ class Worker:
             self._surroundings.memory.begin(process.pid)
         try:
             await _send_line(process, job.to_json(), close=not job.gated)
-            ended = await self._wait(process, watchdog, frame_table)
+            ended = await self._wait(child, watchdog, frame_table)
         finally:
             if self._surroundings.memory is not None:
                 self._surroundings.memory.end(process.pid)
-            kill_group(process)
-            await process.wait()
-            await readers
+            await processes.end(child, group)
             if frame_table is not None:
                 self._drain(frame_table, frame_table.written)
+            await _last_words(readers)
         limited = False
         if group is not None:
             if (peak := group.peak_bytes()) is not None:
@@ -157,16 +163,14 @@ class Worker:
             limited = group.out_of_memory_kills() > 0
         if ended is not None:
             return RunFailure(ended.reason, ended.message, log_tail=tuple(self._stderr))
-        return self._ending(process.returncode or 0, oom_killed=limited or _oom_kill_count() > kills)
+        return self._ending(process.returncode or 0, oom_killed=limited or oom_kill_count() > kills)
 
-    async def _wait(
-        self, process: asyncio.subprocess.Process, watchdog: Watchdog, frame_table: table.FrameTable | None
-    ) -> RunFailure | None:
-        exited = asyncio.ensure_future(process.wait())
+    async def _wait(self, child: Child, watchdog: Watchdog, frame_table: table.FrameTable | None) -> RunFailure | None:
+        exited = asyncio.ensure_future(child.process.wait())
         try:
             while True:
                 await asyncio.wait({exited}, timeout=TICK_S)
-                if exited.done():
+                if exited.done() or child.ended:
                     return None
                 if frame_table is not None:
                     self._take(frame_table)
@@ -207,26 +211,40 @@ class Worker:
 
     async def _read_events(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101 - it was asked for
-        async for line in process.stdout:
-            self._alive_ns = time.perf_counter_ns()
-            event = json.loads(line)
-            kind = event.pop("event")
-            if kind == "stage":
-                self._stage = event["stage"]
-                if self._stage == "ready":
-                    self.ready.set()
-                self._progress(self._stage, 0)
-            elif kind == "pause":
-                self._pause_ns = event["longest_ns"]
-            elif kind == "report":
-                self.report = event
-            elif kind == "failure":
-                self._failure = RunFailure(FailureReason(event["reason"]), event["message"])
+        try:
+            async for line in process.stdout:
+                self._alive_ns = time.perf_counter_ns()
+                self._happened(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:  # it is not itself any more: a library wrote into its memory
+            message = f"the worker said something unintelligible in stage {self._stage} ({type(error).__name__})"
+            self._failure = RunFailure(FailureReason.WORKER_CRASHED, f"{message}; run it again")
+            processes.kill_group(process)
+
+    def _happened(self, event: dict[str, Any]) -> None:
+        kind = event.pop("event")
+        if kind == "stage":
+            self._stage = event["stage"]
+            if self._stage == "ready":
+                self.ready.set()
+            self._progress(self._stage, 0)
+        elif kind == "pause":
+            self._pause_ns = event["longest_ns"]
+        elif kind == "report":
+            self.report = event
+        elif kind == "failure":
+            self._failure = RunFailure(FailureReason(event["reason"]), event["message"])
 
     async def _read_stderr(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None  # noqa: S101 - it was asked for
+        begun = b""  # a line may come in pieces, and may never end
         while data := await process.stderr.read(65536):
-            self._stderr.extend(line[:500] for line in data.decode("utf-8", "replace").splitlines() if line.strip())
+            *lines, begun = (begun[-65536:] + data).split(b"\n")
+            self._keep(lines)
+        self._keep([begun])
+
+    def _keep(self, lines: Sequence[bytes]) -> None:
+        texts = (line.decode("utf-8", "replace").rstrip() for line in lines)
+        self._stderr.extend(text[:500] for text in texts if text)
 
     def _ending(self, status: int, oom_killed: bool) -> RunFailure | None:
         tail = tuple(self._stderr)
@@ -234,23 +252,8 @@ class Worker:
             return RunFailure(self._failure.reason, self._failure.message, log_tail=tail)
         if status == 0 and self.report is not None:
             return None
-        if self._job.memory_limit_bytes is not None and any(words in line for line in tail for words in _NO_MEMORY):
-            message = f"out of memory in phase {self._stage}: {tail[-1]}; raise --memory-limit"
-            return RunFailure(FailureReason.OUT_OF_MEMORY, message, exit_status=status or None, log_tail=tail)
-        if status < 0:
-            name = signal.Signals(-status).name
-            if -status == signal.SIGKILL and oom_killed:
-                remedy = "" if self._job.memory_limit_bytes is None else ", or raise --memory-limit"
-                message = (
-                    f"out of memory in phase {self._stage}: the kernel killed the worker; use a smaller model or size"
-                    f"{remedy}"
-                )
-                return RunFailure(FailureReason.OUT_OF_MEMORY, message, signal=-status, log_tail=tail)
-            message = f"the worker was ended by {name} in stage {self._stage}; frames until then are kept"
-            return RunFailure(FailureReason.WORKER_CRASHED, message, signal=-status, log_tail=tail)
-        last = tail[-1] if tail else "nothing on its standard error"
-        message = f"the worker exited with status {status} in stage {self._stage}: {last}"
-        return RunFailure(FailureReason.WORKER_CRASHED, message, exit_status=status or None, log_tail=tail)
+        limited = self._job.memory_limit_bytes is not None
+        return failure_of(status, tail, self._stage, memory_limited=limited, oom_killed=oom_killed)
 
 
 async def run_together(workers: Sequence[Worker], watchdog: Watchdog) -> RunFailure | None:
@@ -290,12 +293,22 @@ async def _open_gate(workers: Sequence[Worker]) -> None:
         await worker.release()
 
 
-async def prepare_model(arguments: list[str], watchdog: Watchdog) -> RunFailure | None:
-    """Make a model ready in a process of its own; None when it is there. Raises Stopped."""
-    process = await _spawn("backbench.agent.prepare", None, *arguments)
-    output = asyncio.ensure_future(process.communicate())
+async def prepare_model(
+    arguments: list[str],
+    watchdog: Watchdog,
+    external: Mapping[str, str] | None = None,
+    folders: Path | None = None,
+) -> RunFailure | None:
+    """Make a model ready in a process of its own; None when it is there. Raises Stopped.
+
+    `external` are the paths of the files in which the model keeps weights, by their locations.
+    """
+    kills = oom_kill_count()
+    child = await processes.start("backbench.agent.prepare", *arguments, folders=folders)
+    told = json.dumps({"parent_pid": os.getpid(), "external": dict(external or {})})
+    output = asyncio.ensure_future(child.process.communicate(told.encode()))
     try:
-        while not output.done():
+        while not output.done() and not child.ended:
             await asyncio.wait({output}, timeout=TICK_S)
             if watchdog.stop.is_set():
                 raise Stopped
@@ -303,35 +316,28 @@ async def prepare_model(arguments: list[str], watchdog: Watchdog) -> RunFailure 
                 return RunFailure(
                     FailureReason.RUN_TIMED_OUT, "making the model ready took longer than --timeout allows"
                 )
-        stdout, stderr = output.result()
     finally:
-        kill_group(process)
-        await process.wait()
-        output.cancel()
-    if process.returncode == 0:
+        await processes.end(child)
+        await _last_words(output)
+    if child.process.returncode == 0:
         return None
+    stdout, stderr = (b"", b"") if output.cancelled() else output.result()
     lines = stdout.decode("utf-8", "replace").splitlines()
     tail = tuple(stderr.decode("utf-8", "replace").splitlines()[-_LOG_LINES:])
-    if process.returncode == 1 and lines and lines[-1].startswith("{"):
+    if child.process.returncode == 1 and lines and lines[-1].startswith("{"):
         event = json.loads(lines[-1])
         return RunFailure(FailureReason(event["reason"]), event["message"], log_tail=tail)
-    status = process.returncode or 0
-    message = f"making the model ready ended with status {status}: {tail[-1] if tail else 'no message'}"
-    return RunFailure(FailureReason.WORKER_CRASHED, message, signal=-status if status < 0 else None, log_tail=tail)
+    return failure_of(child.process.returncode or 0, tail, "prepare", oom_killed=oom_kill_count() > kills)
 
 
-def kill_group(process: asyncio.subprocess.Process) -> None:
-    """Kill a process and everything it started, if any of it still lives."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
-async def _spawn(module: str, descriptor: int | None, *arguments: str) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, limit=16 << 20,
-        pass_fds=() if descriptor is None else (descriptor,), start_new_session=True,
-    )  # fmt: skip
+async def _last_words(reading: asyncio.Future[Any]) -> None:
+    """Wait for what an ended process has written; not for ever, as somebody else may hold its pipes."""
+    await asyncio.wait({reading}, timeout=_PIPES_S)
+    if reading.done():
+        reading.result()
+    else:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
 
 
 async def _send_line(process: asyncio.subprocess.Process, line: str, close: bool = True) -> None:
@@ -358,13 +364,3 @@ def _block(launch: int, stream: int, columns: dict[str, tuple[int, ...]]) -> Fra
     return FrameBlock(
         launch=launch, stream=stream, index=index, outcome=outcome, tags=tags, input=inputs, **times
     )  # fmt: skip
-
-
-def _oom_kill_count() -> int:
-    try:
-        for line in _OOM_KILLS.read_text().splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    except (OSError, ValueError):
-        pass
-    return 0

@@ -9,6 +9,7 @@ from backbench.domain.arrivals import HIGHEST_RATE_MHZ, LOWEST_RATE_MHZ
 from backbench.domain.artifact import is_sha256
 from backbench.domain.device import Limits
 from backbench.domain.errors import InvalidRunSpec
+from backbench.domain.external import check_locations
 from backbench.domain.identifiers import is_run_id
 from backbench.domain.run import SECOND_NS, QueuePolicy, RunSpec, Scenario, ScenarioName
 
@@ -18,6 +19,7 @@ FEATURES = (
     "memory-limit",
     "postprocess",
     "interleave",
+    "external-data",
 )
 """What this agent does beyond one launch of a closed loop of frames, by the names that it announces."""
 _AT_A_RATE = (
@@ -57,7 +59,11 @@ def check_spec(spec: RunSpec, limits: Limits) -> None:
 
 
 def _check_digests(spec: RunSpec) -> None:
-    for sha256 in spec.artifacts:
+    check_locations([file.location for file in spec.model.external], spec.model.name[:64] or "the model")
+    if spec.model.external and spec.model.source == "skeleton":
+        raise InvalidRunSpec("a skeleton has no weights, so none in other files; leave external away")
+    named = (*spec.artifacts, spec.model.sha256, *(file.sha256 for file in spec.model.external))
+    for sha256 in named:
         if not is_sha256(sha256):
             raise InvalidRunSpec(f'"{sha256[:64]}" is not a SHA-256 of 64 lower-case hex digits')
 

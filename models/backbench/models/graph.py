@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from backbench.models.onnx_file import read_model
+from backbench.models.external_data import read_bundle
 from backbench.models.onnx_input import SKELETON_KEY, metadata, sized_model
 from backbench.models.size_expression import InputSize
 from backbench.models.skeleton import skeleton_for_size
@@ -18,7 +18,7 @@ def shaped_graph(path: Path, *, batch: int, height: int, width: int) -> onnx.Mod
     Large initialisers have a name, a type and a shape, but no numbers. Raises InvalidModel for a file that holds no
     model, and ShapeMismatch, saying what is taken, for a size that its graph does not take.
     """
-    model = read_model(path)
+    model = read_bundle(path).model
     if SKELETON_KEY in metadata(model):
         model, _, _ = skeleton_for_size(model, path, InputSize(batch, height, width))
     return sized_model(model, path, batch=batch, height=height, width=width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import onnx
+import onnx.defs
 from google.protobuf.message import DecodeError
 
 from backbench.domain.errors import InvalidModel
@@ -17,6 +19,14 @@ from backbench.models.whole_file import written_whole
 LARGEST_FILE = 1_800_000_000
 """Bytes; a protobuf message ends at 2 GiB, and ONNX Runtime needs some room below that."""
 
+FLOAT_TYPES = (
+    onnx.TensorProto.FLOAT,
+    onnx.TensorProto.FLOAT16,
+    onnx.TensorProto.DOUBLE,
+    onnx.TensorProto.BFLOAT16,
+)
+_BULK_TYPES = (*FLOAT_TYPES, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+_BULK = 1024
 _MODEL_GRAPH, _MODEL_METADATA, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 14, 5, 9
 
 
@@ -34,6 +44,14 @@ def shown(text: str, longest: int = 60) -> str:
 
 def read_model(path: Path) -> onnx.ModelProto:
     """The model in `path` with its weights; raises InvalidModel where the file holds none, or only a part of one."""
+    model = parsed_model(path)
+    if any(is_external(tensor) for tensor in tensors_in(model)):
+        raise InvalidModel(f"{path}: its weights lie in another file; save it again as one file: external_data=False")
+    return model
+
+
+def parsed_model(path: Path) -> onnx.ModelProto:
+    """The model in `path`, whose weights may lie in other files; raises InvalidModel as `read_model` does."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -51,18 +69,49 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise InvalidModel(f"{path}: not an ONNX model (it has no graph); give the path of an .onnx file")
     if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
         raise InvalidModel(f"{path}: the ONNX model is truncated (no opset); export or copy the model again")
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise InvalidModel(
-                f"{path}: its weights lie in another file; save it again as one file: external_data=False"
-            )
+    _check_versions(model, path)
     return model
+
+
+def tensors_in(message: Any) -> Iterator[onnx.TensorProto]:
+    """Every tensor in a model or a part of one, those in attributes, functions and sub-graphs included."""
+    for field, value in message.ListFields():
+        if field.type != field.TYPE_MESSAGE:
+            continue
+        for each in value if field.is_repeated else (value,):
+            if isinstance(each, onnx.TensorProto):
+                yield each
+            else:
+                yield from tensors_in(each)
+
+
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor's numbers lie in another file."""
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def is_bulk(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor holds weights, and many: their numbers say nothing of the graph's shapes."""
+    return tensor.data_type in _BULK_TYPES and math.prod(tensor.dims) >= _BULK
+
+
+def _check_versions(model: onnx.ModelProto, path: Path) -> None:
+    """Raise InvalidModel for a model that is newer than the onnx here."""
+    opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    newest = onnx.defs.onnx_opset_version()
+    for what, has, reads in (("IR version", model.ir_version, onnx.IR_VERSION), ("opset", opset, newest)):
+        if has > reads:
+            raise InvalidModel(
+                f"{path}: its {what} {has} is newer than {reads}, the newest that onnx {onnx.__version__} knows;"
+                f" export it with an older {what}, or update onnx"
+            )
 
 
 def _texts_are_sound(message: Any) -> bool:
     """Whether every text in a message is UTF-8: parsing lets another pass, and hands it out as bytes."""
     if isinstance(message, onnx.TensorProto):
-        return isinstance(message.name, str)
+        texts = [message.name, *(text for entry in message.external_data for text in (entry.key, entry.value))]
+        return all(isinstance(text, str) for text in texts)
     for field, value in message.ListFields():
         values = value if field.is_repeated else (value,)
         if field.type == field.TYPE_MESSAGE and not all(map(_texts_are_sound, values)):

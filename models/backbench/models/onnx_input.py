@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,8 @@ import onnx.shape_inference
 
 from backbench.domain.errors import InvalidModel, ShapeMismatch
 from backbench.domain.preprocess import Interpolation, Preprocess
-from backbench.models.onnx_file import StoredTensor, first_line, read_model, shown, write_model
+from backbench.models.external_data import Bundle, read_bundle
+from backbench.models.onnx_file import FLOAT_TYPES, first_line, is_bulk, shown, write_model
 
 PREPROCESS_KEY = "backbench.preprocess"
 MODEL_KEY = "backbench.model"
@@ -34,9 +36,6 @@ _WIDTHS = {
     onnx.TensorProto.INT32: 4,
     onnx.TensorProto.INT64: 8,
 }
-_FLOAT_TYPES = (*_IMAGE_TYPES, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
-_WEIGHT_TYPES = (*_FLOAT_TYPES, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
-_LARGE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class OutputContract:
 class InputContract:
     """What a model takes and gives; `parameters` counts its floating-point initialisers' numbers.
 
-    `preprocess` is None where the file does not state how an image becomes its input, `precision` where it does not
-    state its own.
+    `external` are the paths of the files in which it keeps weights, from its own folder. `preprocess` is None where the
+    file does not state how an image becomes its input, `precision` where it does not state its own.
     """
 
     name: str
@@ -65,15 +64,17 @@ class InputContract:
     skeleton: bool
     precision: str | None = None
     target: str | None = None
+    external: tuple[str, ...] = ()
 
 
 def inspect_input(path: Path) -> InputContract:
     """What the model in `path` takes and gives; raises InvalidModel for a file that cannot be profiled."""
-    model = read_model(path)
+    bundle = read_bundle(path)
+    model = bundle.model
     image = image_input(model, path)
     skeleton = SKELETON_KEY in metadata(model)
     if not skeleton:
-        _check(model, path)
+        _check(bundle, path)
     batch, channels, height, width = dims_of(image)
     facts = model_facts(model, path)
     precision, target = facts.get("precision"), facts.get("target")
@@ -84,28 +85,36 @@ def inspect_input(path: Path) -> InputContract:
         outputs=tuple(OutputContract(output.name, dims_of(output)) for output in model.graph.output),
         opset=next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
         preprocess=_preprocess(model, path),
-        parameters=sum(
-            math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _FLOAT_TYPES
-        ),
+        parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in FLOAT_TYPES),
         skeleton=skeleton,
         precision=precision if precision in ("fp32", "fp16", "int8") else None,
         target=target if isinstance(target, str) else None,
+        external=bundle.locations,
     )
 
 
-def onnx_for_size(source: Path, destination: Path, *, batch: int, height: int, width: int) -> None:
-    """Write the model in `source` with its input fixed to (batch, 3, height, width).
+def onnx_for_size(
+    source: Path,
+    destination: Path,
+    *,
+    batch: int,
+    height: int,
+    width: int,
+    files: Mapping[str, Path] | None = None,
+) -> None:
+    """Write the model in `source` with its input fixed to (batch, 3, height, width), its weights all in one file.
 
-    Raises InvalidModel for a file that cannot be profiled and ShapeMismatch, saying what the model takes, where one of
-    its fixed dimensions differs or its graph does not work at this size.
+    `files` are those in which it keeps weights, by location; without them, those beside it. Raises InvalidModel for a
+    file that cannot be profiled and ShapeMismatch, saying what the model takes, where one of its fixed dimensions
+    differs or its graph does not work at this size.
     """
-    model = read_model(source)
-    image_input(model, source)
-    if SKELETON_KEY in metadata(model):
+    bundle = read_bundle(source, files)
+    image_input(bundle.model, source)
+    if SKELETON_KEY in metadata(bundle.model):
         raise InvalidModel(f"{source}: this is a skeleton, which has no weights; materialise it instead")
-    _check(model, source)
-    tensors = [StoredTensor(tensor) for tensor in model.graph.initializer]
-    write_model(destination, frame_for_size(model, source, batch=batch, height=height, width=width), tensors)
+    _check(bundle, source)
+    frame = frame_for_size(bundle.model, source, batch=batch, height=height, width=width)
+    write_model(destination, frame, bundle.stored())
 
 
 def frame_for_size(model: onnx.ModelProto, path: Path, *, batch: int, height: int, width: int) -> onnx.ModelProto:
@@ -169,8 +178,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             setattr(copy.graph, field.name, value)
     for tensor in model.graph.initializer:
-        light = tensor.data_type in _WEIGHT_TYPES and math.prod(tensor.dims) >= _LARGE
-        copy.graph.initializer.append(shape_only(tensor) if light else tensor)
+        copy.graph.initializer.append(shape_only(tensor) if is_bulk(tensor) else tensor)
     return copy
 
 
@@ -217,19 +225,20 @@ def is_cut_short(tensor: onnx.TensorProto) -> bool:
     return bool(tensor.HasField("raw_data")) and len(tensor.raw_data) < needed
 
 
-def _check(model: onnx.ModelProto, path: Path) -> None:
+def _check(bundle: Bundle, path: Path) -> None:
     """Compare the weights' bytes with their shapes (not every onnx release does) and the graph with onnx's rules."""
-    for tensor in model.graph.initializer:
+    for tensor in bundle.model.graph.initializer:
         if is_cut_short(tensor):
             raise InvalidModel(
                 f"{path}: the weights of '{shown(tensor.name)}' are cut short; export or copy the model again"
             )
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(bundle.checkable())
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise InvalidModel(
-            f"{path}: not a sound ONNX model ({first_line(error)}); export or copy the model again"
-        ) from error
+        words, remedy = first_line(error), "export or copy the model again"
+        if "No Op registered" in words:
+            remedy = f"onnx {onnx.__version__} knows no such operator: export the model without it, or update onnx"
+        raise InvalidModel(f"{path}: not a sound ONNX model ({words}); {remedy}") from error
 
 
 def model_facts(model: onnx.ModelProto, path: Path) -> dict[str, Any]:

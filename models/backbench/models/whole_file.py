@@ -14,14 +14,16 @@ from backbench.domain.errors import BackbenchError, DiskFull, StoreUnusable
 
 
 @contextlib.contextmanager
-def written_whole(destination: Path) -> Iterator[BinaryIO]:
+def written_whole(destination: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A file that appears at `destination` when the block ends well, and not at all otherwise.
+
+    `mode` less the process's umask is what it may be used for, from its first byte on.
 
     A process that is killed leaves at most a file called `.NAME.XXXXXXXX.part` in the same folder.
     """
     part = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("xb") as file:
+        with open(part, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -17,6 +17,7 @@ class ArtifactKind(Enum):
     IMAGE = "image"
     TRACE = "trace"
     REFERENCE = "reference"
+    WEIGHTS = "weights"
 
 
 @dataclass(frozen=True, slots=True)

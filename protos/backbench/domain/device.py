@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-PROTOCOL_REVISION = 3
+PROTOCOL_REVISION = 4
 """Grows by one with every addition to backbench.v1."""
 MIN_PROTOCOL_REVISION = 1
 """Oldest revision of the other side that this code works with."""
@@ -70,6 +70,8 @@ class Limits:
     run_duration_ns: int = 24 * 3600 * 10**9
     free_bytes: int | None = None
     memory_limit_floor_bytes: int | None = None
+    journal_bytes: int = 4 << 30
+    artifact_store_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +90,24 @@ class Device:
     simulated: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStatus:
+    """How an agent itself is: what goes on and what is kept. `run_counts` is by the name of the state."""
+
+    agent_version: str
+    started_unix_ns: int
+    listen: str
+    tls: bool
+    running_run_ids: tuple[str, ...]
+    queued_run_ids: tuple[str, ...]
+    run_counts: Mapping[str, int]
+    uncollected_count: int
+    artifact_bytes: int
+    artifact_limit_bytes: int
+    journal_bytes: int
+    journal_limit_bytes: int
+    free_bytes: int
+    last_error: str = ""
+    last_error_unix_ns: int | None = None

@@ -5,12 +5,13 @@
     │                                              InvalidImage ShapeMismatch UnknownBackbone UnknownBackend
     ├── NotFound         create it or name it right  ArtifactNotFound RunNotFound DeviceNotFound LeaseNotFound
     ├── NotReady         fix the device            BackendUnavailable VersionMismatch RunNotFinished
-    │                                              StoreUnusable AddressUnusable
+    │                                              StoreUnusable AddressUnusable PairingUnavailable
     ├── Busy             wait, then try again      DeviceBusy StaleEpoch
-    ├── Exhausted        free something            QueueFull DiskFull MessageTooLarge
+    ├── Exhausted        free something            QueueFull DiskFull MessageTooLarge TooManyCalls
+    │                                              ResultsNotCollected
     ├── Corrupt          send it again             DigestMismatch UploadOutOfStep JournalCorrupt
     ├── Unreachable      try again later           AgentUnreachable AgentStopping
-    ├── NotAllowed       fix the credentials       Unauthenticated PermissionDenied
+    ├── NotAllowed       fix the credentials       Unauthenticated PermissionDenied UntrustedAgent
     ├── TimedOut         decide                    DeadlineExceeded
     └── Cancelled        decide                    CallCancelled
 
@@ -213,6 +214,12 @@ class AddressUnusable(NotReady):
     reason = "ADDRESS_UNUSABLE"
 
 
+class PairingUnavailable(NotReady):
+    """The agent can make no pairing code now; the text says why."""
+
+    reason = "PAIRING_UNAVAILABLE"
+
+
 class DeviceBusy(Busy):
     """The device is measuring for somebody else."""
 
@@ -241,6 +248,18 @@ class MessageTooLarge(Exhausted):
     """A message or a list in it is larger than the limit."""
 
     reason = "MESSAGE_TOO_LARGE"
+
+
+class ResultsNotCollected(Exhausted):
+    """Results that no controller has collected fill the device's quota."""
+
+    reason = "RESULTS_NOT_COLLECTED"
+
+
+class TooManyCalls(Exhausted):
+    """One caller has too many calls in progress, or makes them too fast."""
+
+    reason = "TOO_MANY_CALLS"
 
 
 class DigestMismatch(Corrupt):
@@ -284,6 +303,13 @@ class PermissionDenied(NotAllowed):
     """The caller's role does not allow this call."""
 
     reason = "PERMISSION_DENIED"
+
+
+class UntrustedAgent(NotAllowed):
+    """What answers at the address cannot show that it is the agent that was asked for."""
+
+    code = "UNAUTHENTICATED"
+    reason = "UNTRUSTED_AGENT"
 
 
 class DeadlineExceeded(TimedOut):

@@ -19,13 +19,17 @@ class StateChange:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is; not journalled. `total_count` is None when unknown."""
+    """How far a run is; not journalled. `total_count` is None when unknown.
+
+    In stage "queued" `holder` is who uses the device meanwhile, by a lease or a run; empty for nobody.
+    """
 
     stage: str
     launch: int = 0
     done_count: int = 0
     total_count: int | None = None
     queue_position: int = 0
+    holder: str = ""
 
 
 @dataclass(frozen=True, slots=True)

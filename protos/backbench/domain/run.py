@@ -44,6 +44,8 @@ class FailureReason(Enum):
     OUTPUT_MISMATCH = "output_mismatch"
     DISK_FULL = "disk_full"
     AGENT_BUG = "agent_bug"
+    JOURNAL_DAMAGED = "journal_damaged"
+    ILLEGAL_INSTRUCTION = "illegal_instruction"
 
 
 class ScenarioName(Enum):
@@ -84,14 +86,26 @@ class LaunchPurpose(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ExternalData:
+    """A file in which a model keeps weights: its path as the graph names it, and the artifact with its bytes."""
+
+    location: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRef:
-    """What is executed: an artifact and where it came from ("skeleton", "export" or "file")."""
+    """What is executed: an artifact and where it came from ("skeleton", "export" or "file").
+
+    `external` holds exactly the files that its graph names.
+    """
 
     name: str
     sha256: str
     source: str
     precision: str = "as-model"
     reference_sha256: str = ""
+    external: tuple[ExternalData, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +205,8 @@ class RunSpec:
     def artifacts(self) -> tuple[str, ...]:
         """The digests of everything that must be on the device before the run, and stay there until its end."""
         named = (self.model.sha256, self.model.reference_sha256, self.scenario.trace_sha256)
-        return (*(sha256 for sha256 in named if sha256), *(image.sha256 for image in self.inputs.images))
+        files = (file.sha256 for file in self.model.external)
+        return (*(sha256 for sha256 in named if sha256), *files, *(image.sha256 for image in self.inputs.images))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +221,16 @@ class RunFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose run it is; `fleet_id` is empty without a fleet's certificate."""
+
+    name: str
+    fleet_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """A run as the agent knows it."""
+    """A run as the agent knows it. It is collected once `acknowledged_sequence` has reached `last_sequence`."""
 
     spec: RunSpec
     state: RunState
@@ -218,6 +241,12 @@ class Run:
     failure: RunFailure | None = None
     last_sequence: int = 0
     acknowledged_sequence: int = 0
+    owner: Owner | None = None
+
+    @property
+    def collected(self) -> bool:
+        """Whether it has ended and a controller has all of it."""
+        return self.state.ended and self.acknowledged_sequence >= self.last_sequence
 
 
 @dataclass(frozen=True, slots=True)

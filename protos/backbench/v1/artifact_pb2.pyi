@@ -37,6 +37,8 @@ class _ArtifactKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """Recorded arrival times."""
     ARTIFACT_KIND_REFERENCE: _ArtifactKind.ValueType  # 5
     """Reference outputs of an exporter."""
+    ARTIFACT_KIND_WEIGHTS: _ArtifactKind.ValueType  # 6
+    """A file in which a model keeps weights."""
 
 class ArtifactKind(_ArtifactKind, metaclass=_ArtifactKindEnumTypeWrapper):
     """What an artifact holds."""
@@ -53,6 +55,8 @@ ARTIFACT_KIND_TRACE: ArtifactKind.ValueType  # 4
 """Recorded arrival times."""
 ARTIFACT_KIND_REFERENCE: ArtifactKind.ValueType  # 5
 """Reference outputs of an exporter."""
+ARTIFACT_KIND_WEIGHTS: ArtifactKind.ValueType  # 6
+"""A file in which a model keeps weights."""
 global___ArtifactKind = ArtifactKind
 
 @typing.final

@@ -320,12 +320,14 @@ class Limits(google.protobuf.message.Message):
     RUN_DURATION_NS_FIELD_NUMBER: builtins.int
     FREE_BYTES_FIELD_NUMBER: builtins.int
     MEMORY_LIMIT_FLOOR_BYTES_FIELD_NUMBER: builtins.int
+    JOURNAL_BYTES_FIELD_NUMBER: builtins.int
+    ARTIFACT_STORE_BYTES_FIELD_NUMBER: builtins.int
     message_bytes: builtins.int
     """Largest gRPC message in bytes."""
     artifact_bytes: builtins.int
     """Largest artifact in bytes."""
     queue_length: builtins.int
-    """Runs that may wait."""
+    """Runs of one priority that may wait; those under the lease that lives are counted apart."""
     frame_count: builtins.int
     """Frames in one launch."""
     image_count: builtins.int
@@ -336,6 +338,10 @@ class Limits(google.protobuf.message.Message):
     """Free room for artifacts and journals in bytes."""
     memory_limit_floor_bytes: builtins.int
     """Smallest memory limit of a run in bytes: what a worker without a model holds; 0 when unknown."""
+    journal_bytes: builtins.int
+    """Room for the journals of runs in bytes; beyond it collected runs are dropped, and none is taken while there are none."""
+    artifact_store_bytes: builtins.int
+    """Room for artifacts in bytes; beyond it those are dropped that no run has used for longest. 0 when unknown."""
     def __init__(
         self,
         *,
@@ -347,7 +353,138 @@ class Limits(google.protobuf.message.Message):
         run_duration_ns: builtins.int = ...,
         free_bytes: builtins.int = ...,
         memory_limit_floor_bytes: builtins.int = ...,
+        journal_bytes: builtins.int = ...,
+        artifact_store_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["artifact_bytes", b"artifact_bytes", "frame_count", b"frame_count", "free_bytes", b"free_bytes", "image_count", b"image_count", "memory_limit_floor_bytes", b"memory_limit_floor_bytes", "message_bytes", b"message_bytes", "queue_length", b"queue_length", "run_duration_ns", b"run_duration_ns"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["artifact_bytes", b"artifact_bytes", "artifact_store_bytes", b"artifact_store_bytes", "frame_count", b"frame_count", "free_bytes", b"free_bytes", "image_count", b"image_count", "journal_bytes", b"journal_bytes", "memory_limit_floor_bytes", b"memory_limit_floor_bytes", "message_bytes", b"message_bytes", "queue_length", b"queue_length", "run_duration_ns", b"run_duration_ns"]) -> None: ...
 
 global___Limits = Limits
+
+@typing.final
+class GetStatusRequest(google.protobuf.message.Message):
+    """Asks how the agent itself is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetStatusRequest = GetStatusRequest
+
+@typing.final
+class GetStatusResponse(google.protobuf.message.Message):
+    """How the agent itself is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: builtins.int
+    @property
+    def status(self) -> global___AgentStatus:
+        """What goes on and what is kept."""
+
+    def __init__(
+        self,
+        *,
+        status: global___AgentStatus | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["status", b"status"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["status", b"status"]) -> None: ...
+
+global___GetStatusResponse = GetStatusResponse
+
+@typing.final
+class AgentStatus(google.protobuf.message.Message):
+    """How the agent itself is: what goes on and what is kept."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class RunCountsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    AGENT_VERSION_FIELD_NUMBER: builtins.int
+    STARTED_UNIX_NS_FIELD_NUMBER: builtins.int
+    LISTEN_FIELD_NUMBER: builtins.int
+    TLS_FIELD_NUMBER: builtins.int
+    RUNNING_RUN_IDS_FIELD_NUMBER: builtins.int
+    QUEUED_RUN_IDS_FIELD_NUMBER: builtins.int
+    RUN_COUNTS_FIELD_NUMBER: builtins.int
+    UNCOLLECTED_COUNT_FIELD_NUMBER: builtins.int
+    ARTIFACT_BYTES_FIELD_NUMBER: builtins.int
+    ARTIFACT_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    JOURNAL_BYTES_FIELD_NUMBER: builtins.int
+    JOURNAL_LIMIT_BYTES_FIELD_NUMBER: builtins.int
+    FREE_BYTES_FIELD_NUMBER: builtins.int
+    LAST_ERROR_FIELD_NUMBER: builtins.int
+    LAST_ERROR_UNIX_NS_FIELD_NUMBER: builtins.int
+    agent_version: builtins.str
+    """Backbench version of the agent."""
+    started_unix_ns: builtins.int
+    """When it was started: nanoseconds since the Unix epoch."""
+    listen: builtins.str
+    """Where it listens, HOST:PORT."""
+    tls: builtins.bool
+    """Whether that is encrypted, with certificates on both sides."""
+    uncollected_count: builtins.int
+    """Ended runs whose results no controller has acknowledged to the end."""
+    artifact_bytes: builtins.int
+    """Artifacts and unfinished uploads in bytes."""
+    artifact_limit_bytes: builtins.int
+    """Room for them in bytes."""
+    journal_bytes: builtins.int
+    """Journals of runs in bytes."""
+    journal_limit_bytes: builtins.int
+    """Room for them in bytes."""
+    free_bytes: builtins.int
+    """Free room on the disk of the data folder in bytes."""
+    last_error: builtins.str
+    """The newest error in the agent's log; empty for none since its start."""
+    last_error_unix_ns: builtins.int
+    """When that was: nanoseconds since the Unix epoch; 0 for none."""
+    @property
+    def running_run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Runs that are going on."""
+
+    @property
+    def queued_run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Runs that wait, the next one first."""
+
+    @property
+    def run_counts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """How many runs the agent keeps, by the name of their state."""
+
+    def __init__(
+        self,
+        *,
+        agent_version: builtins.str = ...,
+        started_unix_ns: builtins.int = ...,
+        listen: builtins.str = ...,
+        tls: builtins.bool = ...,
+        running_run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        queued_run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        run_counts: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        uncollected_count: builtins.int = ...,
+        artifact_bytes: builtins.int = ...,
+        artifact_limit_bytes: builtins.int = ...,
+        journal_bytes: builtins.int = ...,
+        journal_limit_bytes: builtins.int = ...,
+        free_bytes: builtins.int = ...,
+        last_error: builtins.str = ...,
+        last_error_unix_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "artifact_bytes", b"artifact_bytes", "artifact_limit_bytes", b"artifact_limit_bytes", "free_bytes", b"free_bytes", "journal_bytes", b"journal_bytes", "journal_limit_bytes", b"journal_limit_bytes", "last_error", b"last_error", "last_error_unix_ns", b"last_error_unix_ns", "listen", b"listen", "queued_run_ids", b"queued_run_ids", "run_counts", b"run_counts", "running_run_ids", b"running_run_ids", "started_unix_ns", b"started_unix_ns", "tls", b"tls", "uncollected_count", b"uncollected_count"]) -> None: ...
+
+global___AgentStatus = AgentStatus

@@ -45,6 +45,11 @@ class DeviceServiceStub(object):
                 request_serializer=backbench_dot_v1_dot_device__pb2.WatchTelemetryRequest.SerializeToString,
                 response_deserializer=backbench_dot_v1_dot_device__pb2.WatchTelemetryResponse.FromString,
                 _registered_method=True)
+        self.GetStatus = channel.unary_unary(
+                '/backbench.v1.DeviceService/GetStatus',
+                request_serializer=backbench_dot_v1_dot_device__pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=backbench_dot_v1_dot_device__pb2.GetStatusResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer(object):
@@ -65,6 +70,13 @@ class DeviceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatus(self, request, context):
+        """How the agent itself is: runs, room, the last error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.WatchTelemetry,
                     request_deserializer=backbench_dot_v1_dot_device__pb2.WatchTelemetryRequest.FromString,
                     response_serializer=backbench_dot_v1_dot_device__pb2.WatchTelemetryResponse.SerializeToString,
+            ),
+            'GetStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatus,
+                    request_deserializer=backbench_dot_v1_dot_device__pb2.GetStatusRequest.FromString,
+                    response_serializer=backbench_dot_v1_dot_device__pb2.GetStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class DeviceService(object):
             '/backbench.v1.DeviceService/WatchTelemetry',
             backbench_dot_v1_dot_device__pb2.WatchTelemetryRequest.SerializeToString,
             backbench_dot_v1_dot_device__pb2.WatchTelemetryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/backbench.v1.DeviceService/GetStatus',
+            backbench_dot_v1_dot_device__pb2.GetStatusRequest.SerializeToString,
+            backbench_dot_v1_dot_device__pb2.GetStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

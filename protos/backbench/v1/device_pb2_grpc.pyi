@@ -33,6 +33,12 @@ class DeviceServiceStub:
     ]
     """Telemetry from now on, until the caller hangs up. INVALID_ARGUMENT for a rate out of range."""
 
+    GetStatus: grpc.UnaryUnaryMultiCallable[
+        backbench.v1.device_pb2.GetStatusRequest,
+        backbench.v1.device_pb2.GetStatusResponse,
+    ]
+    """How the agent itself is: runs, room, the last error."""
+
 class DeviceServiceAsyncStub:
     """Describes one device and streams its telemetry."""
 
@@ -47,6 +53,12 @@ class DeviceServiceAsyncStub:
         backbench.v1.device_pb2.WatchTelemetryResponse,
     ]
     """Telemetry from now on, until the caller hangs up. INVALID_ARGUMENT for a rate out of range."""
+
+    GetStatus: grpc.aio.UnaryUnaryMultiCallable[
+        backbench.v1.device_pb2.GetStatusRequest,
+        backbench.v1.device_pb2.GetStatusResponse,
+    ]
+    """How the agent itself is: runs, room, the last error."""
 
 class DeviceServiceServicer(metaclass=abc.ABCMeta):
     """Describes one device and streams its telemetry."""
@@ -66,5 +78,13 @@ class DeviceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[backbench.v1.device_pb2.WatchTelemetryResponse], collections.abc.AsyncIterator[backbench.v1.device_pb2.WatchTelemetryResponse]]:
         """Telemetry from now on, until the caller hangs up. INVALID_ARGUMENT for a rate out of range."""
+
+    @abc.abstractmethod
+    def GetStatus(
+        self,
+        request: backbench.v1.device_pb2.GetStatusRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[backbench.v1.device_pb2.GetStatusResponse, collections.abc.Awaitable[backbench.v1.device_pb2.GetStatusResponse]]:
+        """How the agent itself is: runs, room, the last error."""
 
 def add_DeviceServiceServicer_to_server(servicer: DeviceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

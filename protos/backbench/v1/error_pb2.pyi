@@ -61,6 +61,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """FAILED_PRECONDITION: a data folder or store cannot be used."""
     ERROR_REASON_ADDRESS_UNUSABLE: _ErrorReason.ValueType  # 44
     """FAILED_PRECONDITION: the agent cannot listen where it was told to."""
+    ERROR_REASON_PAIRING_UNAVAILABLE: _ErrorReason.ValueType  # 45
+    """FAILED_PRECONDITION: no pairing code can be made now."""
     ERROR_REASON_DEVICE_BUSY: _ErrorReason.ValueType  # 60
     """ABORTED: the device is measuring for somebody else."""
     ERROR_REASON_STALE_EPOCH: _ErrorReason.ValueType  # 61
@@ -71,6 +73,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: there is too little room on the disk."""
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 82
     """RESOURCE_EXHAUSTED: a message or a list in it is over the limit."""
+    ERROR_REASON_RESULTS_NOT_COLLECTED: _ErrorReason.ValueType  # 83
+    """RESOURCE_EXHAUSTED: results that no controller has collected fill the device's quota."""
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 89
+    """RESOURCE_EXHAUSTED: one caller has too many calls in progress, or makes them too fast."""
     ERROR_REASON_DIGEST_MISMATCH: _ErrorReason.ValueType  # 100
     """DATA_LOSS: the bytes do not have the announced digest."""
     ERROR_REASON_UPLOAD_OUT_OF_STEP: _ErrorReason.ValueType  # 101
@@ -85,6 +91,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """UNAUTHENTICATED: no valid certificate."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 141
     """PERMISSION_DENIED: the role does not allow this call."""
+    ERROR_REASON_UNTRUSTED_AGENT: _ErrorReason.ValueType  # 142
+    """UNAUTHENTICATED: the agent's certificate is not the one that is asked for. Made by clients; an agent never sends it."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 160
     """DEADLINE_EXCEEDED: no answer within the deadline."""
     ERROR_REASON_CALL_CANCELLED: _ErrorReason.ValueType  # 161
@@ -129,6 +137,8 @@ ERROR_REASON_STORE_UNUSABLE: ErrorReason.ValueType  # 43
 """FAILED_PRECONDITION: a data folder or store cannot be used."""
 ERROR_REASON_ADDRESS_UNUSABLE: ErrorReason.ValueType  # 44
 """FAILED_PRECONDITION: the agent cannot listen where it was told to."""
+ERROR_REASON_PAIRING_UNAVAILABLE: ErrorReason.ValueType  # 45
+"""FAILED_PRECONDITION: no pairing code can be made now."""
 ERROR_REASON_DEVICE_BUSY: ErrorReason.ValueType  # 60
 """ABORTED: the device is measuring for somebody else."""
 ERROR_REASON_STALE_EPOCH: ErrorReason.ValueType  # 61
@@ -139,6 +149,10 @@ ERROR_REASON_DISK_FULL: ErrorReason.ValueType  # 81
 """RESOURCE_EXHAUSTED: there is too little room on the disk."""
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 82
 """RESOURCE_EXHAUSTED: a message or a list in it is over the limit."""
+ERROR_REASON_RESULTS_NOT_COLLECTED: ErrorReason.ValueType  # 83
+"""RESOURCE_EXHAUSTED: results that no controller has collected fill the device's quota."""
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 89
+"""RESOURCE_EXHAUSTED: one caller has too many calls in progress, or makes them too fast."""
 ERROR_REASON_DIGEST_MISMATCH: ErrorReason.ValueType  # 100
 """DATA_LOSS: the bytes do not have the announced digest."""
 ERROR_REASON_UPLOAD_OUT_OF_STEP: ErrorReason.ValueType  # 101
@@ -153,6 +167,8 @@ ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 140
 """UNAUTHENTICATED: no valid certificate."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 141
 """PERMISSION_DENIED: the role does not allow this call."""
+ERROR_REASON_UNTRUSTED_AGENT: ErrorReason.ValueType  # 142
+"""UNAUTHENTICATED: the agent's certificate is not the one that is asked for. Made by clients; an agent never sends it."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 160
 """DEADLINE_EXCEEDED: no answer within the deadline."""
 ERROR_REASON_CALL_CANCELLED: ErrorReason.ValueType  # 161

@@ -101,6 +101,10 @@ class _FailureReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """The disk is full."""
     FAILURE_REASON_AGENT_BUG: _FailureReason.ValueType  # 12
     """A mistake in the agent."""
+    FAILURE_REASON_JOURNAL_DAMAGED: _FailureReason.ValueType  # 13
+    """The run's journal is damaged on the device; what lies before the damage is whole."""
+    FAILURE_REASON_ILLEGAL_INSTRUCTION: _FailureReason.ValueType  # 14
+    """The backend's library uses instructions that the device's processor lacks."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run failed."""
@@ -131,6 +135,10 @@ FAILURE_REASON_DISK_FULL: FailureReason.ValueType  # 11
 """The disk is full."""
 FAILURE_REASON_AGENT_BUG: FailureReason.ValueType  # 12
 """A mistake in the agent."""
+FAILURE_REASON_JOURNAL_DAMAGED: FailureReason.ValueType  # 13
+"""The run's journal is damaged on the device; what lies before the damage is whole."""
+FAILURE_REASON_ILLEGAL_INSTRUCTION: FailureReason.ValueType  # 14
+"""The backend's library uses instructions that the device's processor lacks."""
 global___FailureReason = FailureReason
 
 class _ScenarioName:
@@ -415,6 +423,7 @@ class ModelRef(google.protobuf.message.Message):
     SOURCE_FIELD_NUMBER: builtins.int
     PRECISION_FIELD_NUMBER: builtins.int
     REFERENCE_SHA256_FIELD_NUMBER: builtins.int
+    EXTERNAL_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name for people: a backbone or a file's stem."""
     sha256: builtins.str
@@ -425,6 +434,10 @@ class ModelRef(google.protobuf.message.Message):
     """"fp32", "fp16", "int8" or "as-model"."""
     reference_sha256: builtins.str
     """Digest of reference outputs, with which the agent compares what the engine gives; empty for none."""
+    @property
+    def external(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ExternalData]:
+        """The files in which the model keeps weights, each an artifact of its own; exactly those that its graph names."""
+
     def __init__(
         self,
         *,
@@ -433,10 +446,33 @@ class ModelRef(google.protobuf.message.Message):
         source: builtins.str = ...,
         precision: builtins.str = ...,
         reference_sha256: builtins.str = ...,
+        external: collections.abc.Iterable[global___ExternalData] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "precision", b"precision", "reference_sha256", b"reference_sha256", "sha256", b"sha256", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["external", b"external", "name", b"name", "precision", b"precision", "reference_sha256", b"reference_sha256", "sha256", b"sha256", "source", b"source"]) -> None: ...
 
 global___ModelRef = ModelRef
+
+@typing.final
+class ExternalData(google.protobuf.message.Message):
+    """A file beside a model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOCATION_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    location: builtins.str
+    """Its path as the model's graph names it: relative, below the model's folder, parts joined by "/"."""
+    sha256: builtins.str
+    """The artifact's digest."""
+    def __init__(
+        self,
+        *,
+        location: builtins.str = ...,
+        sha256: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["location", b"location", "sha256", b"sha256"]) -> None: ...
+
+global___ExternalData = ExternalData
 
 @typing.final
 class BackendSpec(google.protobuf.message.Message):
@@ -655,6 +691,7 @@ class Run(google.protobuf.message.Message):
     FAILURE_FIELD_NUMBER: builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: builtins.int
     ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
     state: global___RunState.ValueType
     """Where it stands."""
     created_unix_ns: builtins.int
@@ -664,7 +701,7 @@ class Run(google.protobuf.message.Message):
     finished_unix_ns: builtins.int
     """When it ended; 0 before."""
     queue_position: builtins.int
-    """Runs before it in the queue."""
+    """Runs before it in the queue, with those that are going on."""
     last_sequence: builtins.int
     """Sequence number of the newest event."""
     acknowledged_sequence: builtins.int
@@ -676,6 +713,10 @@ class Run(google.protobuf.message.Message):
     @property
     def failure(self) -> global___RunFailure:
         """Why it failed; absent otherwise."""
+
+    @property
+    def owner(self) -> global___Owner:
+        """Who submitted it."""
 
     def __init__(
         self,
@@ -689,11 +730,34 @@ class Run(google.protobuf.message.Message):
         failure: global___RunFailure | None = ...,
         last_sequence: builtins.int = ...,
         acknowledged_sequence: builtins.int = ...,
+        owner: global___Owner | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["failure", b"failure", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "created_unix_ns", b"created_unix_ns", "failure", b"failure", "finished_unix_ns", b"finished_unix_ns", "last_sequence", b"last_sequence", "queue_position", b"queue_position", "spec", b"spec", "started_unix_ns", b"started_unix_ns", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["failure", b"failure", "owner", b"owner", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged_sequence", b"acknowledged_sequence", "created_unix_ns", b"created_unix_ns", "failure", b"failure", "finished_unix_ns", b"finished_unix_ns", "last_sequence", b"last_sequence", "owner", b"owner", "queue_position", b"queue_position", "spec", b"spec", "started_unix_ns", b"started_unix_ns", "state", b"state"]) -> None: ...
 
 global___Run = Run
+
+@typing.final
+class Owner(google.protobuf.message.Message):
+    """Whose run it is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    FLEET_ID_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Name in the certificate with which it was submitted; "local" without one."""
+    fleet_id: builtins.str
+    """The fleet that the certificate is of; empty without one."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        fleet_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["fleet_id", b"fleet_id", "name", b"name"]) -> None: ...
+
+global___Owner = Owner
 
 @typing.final
 class RunFailure(google.protobuf.message.Message):
@@ -830,8 +894,9 @@ class Progress(google.protobuf.message.Message):
     DONE_COUNT_FIELD_NUMBER: builtins.int
     TOTAL_COUNT_FIELD_NUMBER: builtins.int
     QUEUE_POSITION_FIELD_NUMBER: builtins.int
+    HOLDER_FIELD_NUMBER: builtins.int
     stage: builtins.str
-    """What is going on, e.g. "materialise", "load", "warm-up", "measure"."""
+    """What is going on, e.g. "queued", "materialise", "load", "warm-up", "measure"."""
     launch: builtins.int
     """Launch, from 0."""
     done_count: builtins.int
@@ -839,7 +904,9 @@ class Progress(google.protobuf.message.Message):
     total_count: builtins.int
     """Frames in this stage; 0 when unknown."""
     queue_position: builtins.int
-    """Runs before it in the queue."""
+    """Runs before it in the queue, with those that are going on."""
+    holder: builtins.str
+    """Of a queued run: who uses the device, by a lease or a run; empty for nobody."""
     def __init__(
         self,
         *,
@@ -848,8 +915,9 @@ class Progress(google.protobuf.message.Message):
         done_count: builtins.int = ...,
         total_count: builtins.int = ...,
         queue_position: builtins.int = ...,
+        holder: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["done_count", b"done_count", "launch", b"launch", "queue_position", b"queue_position", "stage", b"stage", "total_count", b"total_count"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["done_count", b"done_count", "holder", b"holder", "launch", b"launch", "queue_position", b"queue_position", "stage", b"stage", "total_count", b"total_count"]) -> None: ...
 
 global___Progress = Progress
 
@@ -1352,8 +1420,14 @@ class ListRunsRequest(google.protobuf.message.Message):
 
     STATES_FIELD_NUMBER: builtins.int
     UNACKNOWLEDGED_ONLY_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     unacknowledged_only: builtins.bool
     """Only those not yet acknowledged to the end."""
+    limit: builtins.int
+    """At most so many on a page; 0 for as many as fit into a message."""
+    page_token: builtins.str
+    """Where the page begins: as the page before said; empty for the newest."""
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___RunState.ValueType]:
         """Only these states; empty for all."""
@@ -1363,8 +1437,10 @@ class ListRunsRequest(google.protobuf.message.Message):
         *,
         states: collections.abc.Iterable[global___RunState.ValueType] | None = ...,
         unacknowledged_only: builtins.bool = ...,
+        limit: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["states", b"states", "unacknowledged_only", b"unacknowledged_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["limit", b"limit", "page_token", b"page_token", "states", b"states", "unacknowledged_only", b"unacknowledged_only"]) -> None: ...
 
 global___ListRunsRequest = ListRunsRequest
 
@@ -1375,6 +1451,9 @@ class ListRunsResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RUNS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Where the next page begins; empty when this is the last."""
     @property
     def runs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Run]:
         """Newest first."""
@@ -1383,8 +1462,9 @@ class ListRunsResponse(google.protobuf.message.Message):
         self,
         *,
         runs: collections.abc.Iterable[global___Run] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["runs", b"runs"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "runs", b"runs"]) -> None: ...
 
 global___ListRunsResponse = ListRunsResponse
 

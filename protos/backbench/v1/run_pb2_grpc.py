@@ -95,7 +95,8 @@ class RunServiceServicer(object):
         """Queues a run. Idempotent: the same run id with the same specification returns the existing run.
         INVALID_ARGUMENT for a specification that cannot be run or that differs from the known one;
         NOT_FOUND when an artifact is missing; FAILED_PRECONDITION when the backend is unavailable;
-        ABORTED when a lease is held by somebody else; RESOURCE_EXHAUSTED when the queue or the disk is full.
+        While somebody else holds a lease the run waits for its end, as one behind others in the queue does.
+        RESOURCE_EXHAUSTED when the queue or the disk is full, or when results that nobody collected fill the quota.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,7 +110,7 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Runs that the agent has, newest first.
+        """Runs that the agent has, newest first, by pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +118,9 @@ class RunServiceServicer(object):
 
     def WatchRun(self, request, context):
         """Every event of a run from a sequence number on, then live until the run ends. Ends after the result.
-        Call again with the next sequence number after a cut: nothing is lost or repeated.
+        Call again with the next sequence number after a cut: nothing is lost or repeated. An event is sent once it is
+        on the device's disk, so none that was sent is gone after a power cut. Where a journal is damaged, a log line
+        and a result that say so take the place of what cannot be read.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +128,7 @@ class RunServiceServicer(object):
 
     def CancelRun(self, request, context):
         """Asks a queued or running run to stop. Frames measured until then are kept. No error when it has ended.
+        PERMISSION_DENIED for an operator who does not own the run; so for AcknowledgeRun and DeleteRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +149,8 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def AcquireLease(self, request, context):
-        """Reserves the device for several runs. ABORTED with the holder's name when it is reserved.
+        """Reserves the device for several runs. ABORTED while somebody else has reserved it or has a run going on; the
+        details hold `holder` and, of a lease, `remaining_s`. Runs under the lease go first, those of others wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,7 +28,8 @@ class RunServiceStub:
     """Queues a run. Idempotent: the same run id with the same specification returns the existing run.
     INVALID_ARGUMENT for a specification that cannot be run or that differs from the known one;
     NOT_FOUND when an artifact is missing; FAILED_PRECONDITION when the backend is unavailable;
-    ABORTED when a lease is held by somebody else; RESOURCE_EXHAUSTED when the queue or the disk is full.
+    While somebody else holds a lease the run waits for its end, as one behind others in the queue does.
+    RESOURCE_EXHAUSTED when the queue or the disk is full, or when results that nobody collected fill the quota.
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
@@ -41,21 +42,25 @@ class RunServiceStub:
         backbench.v1.run_pb2.ListRunsRequest,
         backbench.v1.run_pb2.ListRunsResponse,
     ]
-    """Runs that the agent has, newest first."""
+    """Runs that the agent has, newest first, by pages."""
 
     WatchRun: grpc.UnaryStreamMultiCallable[
         backbench.v1.run_pb2.WatchRunRequest,
         backbench.v1.run_pb2.WatchRunResponse,
     ]
     """Every event of a run from a sequence number on, then live until the run ends. Ends after the result.
-    Call again with the next sequence number after a cut: nothing is lost or repeated.
+    Call again with the next sequence number after a cut: nothing is lost or repeated. An event is sent once it is
+    on the device's disk, so none that was sent is gone after a power cut. Where a journal is damaged, a log line
+    and a result that say so take the place of what cannot be read.
     """
 
     CancelRun: grpc.UnaryUnaryMultiCallable[
         backbench.v1.run_pb2.CancelRunRequest,
         backbench.v1.run_pb2.CancelRunResponse,
     ]
-    """Asks a queued or running run to stop. Frames measured until then are kept. No error when it has ended."""
+    """Asks a queued or running run to stop. Frames measured until then are kept. No error when it has ended.
+    PERMISSION_DENIED for an operator who does not own the run; so for AcknowledgeRun and DeleteRun.
+    """
 
     AcknowledgeRun: grpc.UnaryUnaryMultiCallable[
         backbench.v1.run_pb2.AcknowledgeRunRequest,
@@ -73,7 +78,9 @@ class RunServiceStub:
         backbench.v1.run_pb2.AcquireLeaseRequest,
         backbench.v1.run_pb2.AcquireLeaseResponse,
     ]
-    """Reserves the device for several runs. ABORTED with the holder's name when it is reserved."""
+    """Reserves the device for several runs. ABORTED while somebody else has reserved it or has a run going on; the
+    details hold `holder` and, of a lease, `remaining_s`. Runs under the lease go first, those of others wait.
+    """
 
     RenewLease: grpc.UnaryUnaryMultiCallable[
         backbench.v1.run_pb2.RenewLeaseRequest,
@@ -97,7 +104,8 @@ class RunServiceAsyncStub:
     """Queues a run. Idempotent: the same run id with the same specification returns the existing run.
     INVALID_ARGUMENT for a specification that cannot be run or that differs from the known one;
     NOT_FOUND when an artifact is missing; FAILED_PRECONDITION when the backend is unavailable;
-    ABORTED when a lease is held by somebody else; RESOURCE_EXHAUSTED when the queue or the disk is full.
+    While somebody else holds a lease the run waits for its end, as one behind others in the queue does.
+    RESOURCE_EXHAUSTED when the queue or the disk is full, or when results that nobody collected fill the quota.
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
@@ -110,21 +118,25 @@ class RunServiceAsyncStub:
         backbench.v1.run_pb2.ListRunsRequest,
         backbench.v1.run_pb2.ListRunsResponse,
     ]
-    """Runs that the agent has, newest first."""
+    """Runs that the agent has, newest first, by pages."""
 
     WatchRun: grpc.aio.UnaryStreamMultiCallable[
         backbench.v1.run_pb2.WatchRunRequest,
         backbench.v1.run_pb2.WatchRunResponse,
     ]
     """Every event of a run from a sequence number on, then live until the run ends. Ends after the result.
-    Call again with the next sequence number after a cut: nothing is lost or repeated.
+    Call again with the next sequence number after a cut: nothing is lost or repeated. An event is sent once it is
+    on the device's disk, so none that was sent is gone after a power cut. Where a journal is damaged, a log line
+    and a result that say so take the place of what cannot be read.
     """
 
     CancelRun: grpc.aio.UnaryUnaryMultiCallable[
         backbench.v1.run_pb2.CancelRunRequest,
         backbench.v1.run_pb2.CancelRunResponse,
     ]
-    """Asks a queued or running run to stop. Frames measured until then are kept. No error when it has ended."""
+    """Asks a queued or running run to stop. Frames measured until then are kept. No error when it has ended.
+    PERMISSION_DENIED for an operator who does not own the run; so for AcknowledgeRun and DeleteRun.
+    """
 
     AcknowledgeRun: grpc.aio.UnaryUnaryMultiCallable[
         backbench.v1.run_pb2.AcknowledgeRunRequest,
@@ -142,7 +154,9 @@ class RunServiceAsyncStub:
         backbench.v1.run_pb2.AcquireLeaseRequest,
         backbench.v1.run_pb2.AcquireLeaseResponse,
     ]
-    """Reserves the device for several runs. ABORTED with the holder's name when it is reserved."""
+    """Reserves the device for several runs. ABORTED while somebody else has reserved it or has a run going on; the
+    details hold `holder` and, of a lease, `remaining_s`. Runs under the lease go first, those of others wait.
+    """
 
     RenewLease: grpc.aio.UnaryUnaryMultiCallable[
         backbench.v1.run_pb2.RenewLeaseRequest,
@@ -168,7 +182,8 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         """Queues a run. Idempotent: the same run id with the same specification returns the existing run.
         INVALID_ARGUMENT for a specification that cannot be run or that differs from the known one;
         NOT_FOUND when an artifact is missing; FAILED_PRECONDITION when the backend is unavailable;
-        ABORTED when a lease is held by somebody else; RESOURCE_EXHAUSTED when the queue or the disk is full.
+        While somebody else holds a lease the run waits for its end, as one behind others in the queue does.
+        RESOURCE_EXHAUSTED when the queue or the disk is full, or when results that nobody collected fill the quota.
         """
 
     @abc.abstractmethod
@@ -185,7 +200,7 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         request: backbench.v1.run_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> typing.Union[backbench.v1.run_pb2.ListRunsResponse, collections.abc.Awaitable[backbench.v1.run_pb2.ListRunsResponse]]:
-        """Runs that the agent has, newest first."""
+        """Runs that the agent has, newest first, by pages."""
 
     @abc.abstractmethod
     def WatchRun(
@@ -194,7 +209,9 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[backbench.v1.run_pb2.WatchRunResponse], collections.abc.AsyncIterator[backbench.v1.run_pb2.WatchRunResponse]]:
         """Every event of a run from a sequence number on, then live until the run ends. Ends after the result.
-        Call again with the next sequence number after a cut: nothing is lost or repeated.
+        Call again with the next sequence number after a cut: nothing is lost or repeated. An event is sent once it is
+        on the device's disk, so none that was sent is gone after a power cut. Where a journal is damaged, a log line
+        and a result that say so take the place of what cannot be read.
         """
 
     @abc.abstractmethod
@@ -203,7 +220,9 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         request: backbench.v1.run_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[backbench.v1.run_pb2.CancelRunResponse, collections.abc.Awaitable[backbench.v1.run_pb2.CancelRunResponse]]:
-        """Asks a queued or running run to stop. Frames measured until then are kept. No error when it has ended."""
+        """Asks a queued or running run to stop. Frames measured until then are kept. No error when it has ended.
+        PERMISSION_DENIED for an operator who does not own the run; so for AcknowledgeRun and DeleteRun.
+        """
 
     @abc.abstractmethod
     def AcknowledgeRun(
@@ -227,7 +246,9 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         request: backbench.v1.run_pb2.AcquireLeaseRequest,
         context: _ServicerContext,
     ) -> typing.Union[backbench.v1.run_pb2.AcquireLeaseResponse, collections.abc.Awaitable[backbench.v1.run_pb2.AcquireLeaseResponse]]:
-        """Reserves the device for several runs. ABORTED with the holder's name when it is reserved."""
+        """Reserves the device for several runs. ABORTED while somebody else has reserved it or has a run going on; the
+        details hold `holder` and, of a lease, `remaining_s`. Runs under the lease go first, those of others wait.
+        """
 
     @abc.abstractmethod
     def RenewLease(

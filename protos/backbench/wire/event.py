@@ -65,3 +65,11 @@ def event_from_bytes(data: bytes) -> RunEvent:
     except DecodeError as error:
         raise JournalCorrupt(f"a journal record does not parse ({error}); it was written by another version") from error
     return event_from_pb(message)
+
+
+def kind_in_bytes(data: bytes) -> str | None:
+    """Which event a journal's record holds, by its field's name; None when it is none that this version knows."""
+    try:
+        return run_pb2.RunEvent.FromString(data).WhichOneof("event")
+    except DecodeError:
+        return None

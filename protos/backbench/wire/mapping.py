@@ -135,9 +135,9 @@ def _enum(name: str, cls: type[Enum], optional: bool) -> _Plan:
 
 
 def _enum_tables(cls: type[Enum]) -> tuple[dict[Enum, int], dict[int, Enum]]:
-    from backbench.v1 import artifact_pb2, frame_pb2, run_pb2
+    from backbench.v1 import artifact_pb2, frame_pb2, run_pb2, security_pb2
 
-    for module in (run_pb2, artifact_pb2, frame_pb2):
+    for module in (run_pb2, artifact_pb2, frame_pb2, security_pb2):
         descriptor = module.DESCRIPTOR.enum_types_by_name.get(cls.__name__)
         if descriptor is not None:
             break

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
@@ -21,30 +22,40 @@ _MAGIC = 0x5242_4242
 MAX_RECORD_BYTES = 64 << 20
 
 
-def read_records(path: Path, from_sequence: int = 1, offset: int = 0) -> Iterator[tuple[int, bytes, int]]:
+class Ending(Enum):
+    """What lies behind the last record that could be read."""
+
+    WHOLE = "nothing"
+    TORN = "a record that was not wholly written"
+    DAMAGED = "bytes that are no record"
+
+
+def read_records(
+    path: Path, from_sequence: int = 1, offset: int = 0, expected: int | None = None
+) -> Generator[tuple[int, bytes, int], None, Ending]:
     """Yield (sequence, payload, offset after it) of whole records, in order; stop at a cut, damaged or misplaced one.
 
-    A missing file holds no records. `offset` must be one that this function gave.
+    Returns what stopped it. A missing file holds no records. `offset` must be one that this function gave; `expected`
+    is the number that the record there must have.
     """
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        return
+        return Ending.WHOLE
     with file:
         file.seek(offset)
-        expected = None
         while True:
             header = file.read(_HEADER.size)
             if len(header) < _HEADER.size:
-                return
+                return Ending.TORN if header else Ending.WHOLE
             magic, sequence, length, checksum = _HEADER.unpack(header)
             if magic != _MAGIC or length > MAX_RECORD_BYTES:
-                return
+                return Ending.DAMAGED
             payload = file.read(length)
-            if len(payload) < length or _checksum(sequence, payload) != checksum:
-                return
-            if expected is not None and sequence != expected:
-                return
+            if len(payload) < length:
+                return Ending.TORN
+            if _checksum(sequence, payload) != checksum or expected not in (None, sequence):
+                return Ending.DAMAGED
             expected = sequence + 1
             offset += _HEADER.size + length
             if sequence >= from_sequence:
@@ -61,12 +72,14 @@ class RecordWriter:
         self.path = path
         self.last_sequence = after
         end = 0
-        for sequence, _, end in read_records(path):  # noqa: B007
+        for sequence, _, end in read_records(path, expected=after + 1):  # noqa: B007
             self.last_sequence = sequence
+        made = not path.exists()
         # Unbuffered: what a failed write left behind must not reach the file with the next record.
-        self._file = path.open("ab", buffering=0)
-        path.chmod(0o600)
+        self._file = open(path, "ab", buffering=0, opener=_for_its_owner)  # noqa: SIM115
         self._file.truncate(end)
+        if made:
+            sync_folder(path.parent)
         self.size_bytes = end
 
     def append(self, sequence: int, payload: bytes) -> None:
@@ -91,13 +104,15 @@ class RecordWriter:
         self.last_sequence = sequence
 
     def sync(self) -> None:
-        """Put everything written onto the disk."""
-        os.fdatasync(self._file.fileno())
+        """Put everything written onto the disk; what is closed is there already."""
+        if not self._file.closed:
+            os.fdatasync(self._file.fileno())
 
     def close(self) -> None:
         """Sync and close."""
-        if not self._file.closed:
+        try:
             self.sync()
+        finally:
             self._file.close()
 
     def __enter__(self) -> RecordWriter:
@@ -107,6 +122,19 @@ class RecordWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder onto the disk: without that, a power cut can take a whole new file."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _checksum(sequence: int, payload: bytes) -> int:

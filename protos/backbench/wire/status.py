@@ -6,6 +6,7 @@ standard trailing metadata key, so that any gRPC client can read them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import grpc
@@ -31,6 +32,8 @@ _PREFIX = "ERROR_REASON_"
 # gRPC refuses metadata above 8 KiB, and the text travels twice, once with up to three bytes for one.
 _TEXT_BYTES = 1500
 _NOUN_BYTES = 200
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""What would break a line or steer a terminal, in a text that repeats what a caller sent."""
 # What a status without a detail means: gRPC itself made it.
 _BARE: dict[grpc.StatusCode, type[BackbenchError]] = {
     grpc.StatusCode.UNAVAILABLE: AgentUnreachable,
@@ -51,8 +54,8 @@ def code_of(error: BackbenchError) -> grpc.StatusCode:
 
 
 def text_of(error: BackbenchError) -> str:
-    """The status message of an error: its text, cut where a longer one would not fit into gRPC's metadata."""
-    return _cut(error.message, _TEXT_BYTES)
+    """The status message of an error: its text in one line, cut where a longer one would not fit into the metadata."""
+    return _cut(_CONTROL.sub("?", error.message), _TEXT_BYTES)
 
 
 def trailers_of(error: BackbenchError) -> tuple[tuple[str, bytes], ...]:

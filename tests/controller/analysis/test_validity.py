@@ -27,6 +27,11 @@ def test_a_run_that_nothing_speaks_against_is_still_unverified_without_a_throttl
     assert judged(counters=[COUNTERS]) == ("unverified", ["throttle_not_observed"])
 
 
+def test_what_was_said_last_is_told_with_how_the_run_ended() -> None:
+    (reason, _) = judge_validity(Evidence("interrupted", COUNTS, cause="the agent stopped"))["reasons"]
+    assert reason == {"code": "run_not_done", "detail": "the run is interrupted: the agent stopped"}
+
+
 def test_right_outputs_change_nothing() -> None:
     assert judged(outputs={"checks": [check(True)]}, reference=True) == judged()
 

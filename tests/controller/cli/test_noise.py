@@ -28,7 +28,7 @@ DOCUMENT: dict[str, Any] = {
 def plans(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     plans: list[Plan] = []
 
-    def measured(store: Any, plan: Plan, *_: Any) -> dict[str, Any]:  # noqa: ARG001
+    def measured(store: Any, plan: Plan, *_: Any, wait: bool) -> dict[str, Any]:  # noqa: ARG001
         plans.append(plan)
         return DOCUMENT
 

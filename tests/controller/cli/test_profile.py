@@ -39,7 +39,7 @@ def test_the_help_has_its_options_in_groups_and_explains_every_scenario(backbenc
 def test_what_is_written_arrives_in_the_plan(backbench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
 
-    def taken(store: Any, plan: Plan, *_: Any) -> list[Any]:  # noqa: ARG001
+    def taken(store: Any, plan: Plan, *_: Any, wait: bool) -> list[Any]:  # noqa: ARG001
         plans.append(plan)
         return []
 
@@ -47,14 +47,15 @@ def test_what_is_written_arrives_in_the_plan(backbench: Any, monkeypatch: pytest
     words = "--scenario paced --fps 29.97 --queue-policy drop-newest --queue-depth 3 --deadline 40ms --frames 700"
     more = "--launches 3 --memory-limit 256MB --postprocess top-1 --seed 5 --telemetry-rate 1 --timeout 900 --no-spin"
     budgets = ("--budget", "drops<=0.1%", "--budget", "p99<=40ms")
-    backbench("profile", "resnet50", "resnet18", "--device", "pi", *words.split(), *more.split(), *budgets)
+    options = (*words.split(), *more.split(), "--priority", "nightly", *budgets)
+    backbench("profile", "resnet50", "resnet18", "--device", "pi", *options)
     (plan,) = plans
     request, scenario = plan.request, plan.scenario
     assert (request.models, request.device, request.budgets) == (("resnet50", "resnet18"), "pi", budgets[1::2])
     assert (scenario.rate_mhz, scenario.queue_depth, scenario.deadline_ns) == (29_970, 3, 40_000_000)
     assert (scenario.frame_count, request.launches, plan.memory_limit_bytes) == (700, 3, 256_000_000)
     assert (request.postprocess, request.seed, request.telemetry_rate_hz) == ("top-1", 5, 1.0)
-    assert (plan.timeout_s, request.spin) == (900.0, False)
+    assert (plan.timeout_s, request.spin, request.priority) == (900.0, False, "nightly")
 
 
 @pytest.mark.parametrize(

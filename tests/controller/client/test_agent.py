@@ -198,11 +198,12 @@ def test_a_lease_reserves_the_device(client: AgentClient) -> None:
     try:
         with pytest.raises(DeviceBusy, match="nightly"):
             client.acquire_lease("somebody else")
-        with pytest.raises(DeviceBusy):
-            client.submit_run(_spec(client))
+        behind = client.submit_run(_spec(client))
         assert client.renew_lease(lease).lease_id == lease.lease_id
         run = client.submit_run(_spec(client), lease)
-        client.cancel_run(run.spec.run_id)
+        assert client.cancel_run(run.spec.run_id).state is RunState.CANCELLED
+        assert client.get_run(behind.spec.run_id).state is RunState.QUEUED
+        client.cancel_run(behind.spec.run_id)
     finally:
         client.release_lease(lease)
     client.release_lease(lease)

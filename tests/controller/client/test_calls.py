@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import Callable
 from concurrent import futures
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -179,34 +176,3 @@ def test_plain_text_beyond_this_machine_is_refused_and_names_the_flag() -> None:
     with pytest.raises(InvalidArgument, match="--insecure-plaintext"):
         AgentClient("10.1.2.3:50061")
     AgentClient("10.1.2.3:50061", Security(insecure=True)).close()
-
-
-def test_unusable_certificates_are_named(tmp_path: Path) -> None:
-    words = tmp_path / "ca.pem"
-    words.write_text("not a certificate")
-    with pytest.raises(InvalidArgument, match="not a PEM file"):
-        AgentClient("10.1.2.3", Security(ca_file=words))
-    with pytest.raises(InvalidArgument, match="cannot be read"):
-        AgentClient("10.1.2.3", Security(ca_file=tmp_path / "missing.pem"))
-    with pytest.raises(InvalidArgument, match="go together"):
-        AgentClient("10.1.2.3", Security(certificate_file=words))
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_tls_is_spoken_to_an_agent_whose_authority_is_given(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "agent.pem", tmp_path / "agent.key"
-    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=agent"
-    command = ["openssl", "req", *options.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    device_pb2_grpc.add_DeviceServiceServicer_to_server(stumbling(), server)
-    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    address = f"127.0.0.1:{server.add_secure_port('127.0.0.1:0', credentials)}"
-    server.start()
-    try:
-        with AgentClient(address, Security(ca_file=certificate)) as client:
-            assert client.get_device().device_id == "d1"
-        with AgentClient(address, patience_s=0.3) as client, pytest.raises(AgentUnreachable):
-            client.get_device()
-    finally:
-        server.stop(None).wait()

@@ -55,6 +55,9 @@ class Line:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._stop_read, self._stop_write = socket.socketpair()
+        self._flows = threading.Event()
+        self._flows.set()
+        self._deaf = False
         self._accepting = threading.Thread(target=self._accept)
         self._pumps: list[threading.Thread] = []
         self._accepting.start()
@@ -64,12 +67,25 @@ class Line:
         if self.dead.is_set():
             return
         self.dead.set()
+        self._flows.set()
         self._stop_write.close()
         self._accepting.join()
         for pump in self._pumps:
             pump.join()
         self._listener.close()
         self._stop_read.close()
+
+    def stall(self) -> None:
+        """Let nothing through any more, without a word to either side."""
+        self._flows.clear()
+
+    def go_on(self) -> None:
+        """Let everything through again."""
+        self._flows.set()
+
+    def lose_the_next_answer(self) -> None:
+        """Cut the connection when the far side next sends something, in place of passing it on."""
+        self._deaf = True
 
     def _accept(self) -> None:
         while True:
@@ -94,7 +110,11 @@ class Line:
                     if source not in ready:
                         continue
                     data = source.recv(65536)
+                    self._flows.wait()
                     if not data:
+                        return
+                    if way == 1 and self._deaf:
+                        self._deaf = False
                         return
                     sink.sendall(data)
                     passed[way] += len(data)

@@ -16,7 +16,7 @@ import onnx.helper
 import onnx.numpy_helper
 import pytest
 
-from backbench.controller.client import AgentClient, Security
+from backbench.controller.client import AgentClient
 from backbench.controller.export.calibration import shipped_photographs
 from backbench.controller.export.exporter import Conversion, convert_file
 from backbench.controller.export.manifest import SideFiles, manifest_of
@@ -43,7 +43,7 @@ QUICK = ProfileRequest((SMALL,), "here", size="64", frames=10, warmup=1, memory_
 
 @pytest.fixture
 def here(store: Store, address: str) -> Store:
-    add_device(store, "here", address, Security())
+    add_device(store, "here", address)
     return store
 
 

@@ -98,8 +98,19 @@ class Profiles:
     def __init__(self, *states: str) -> None:
         self._states = list(states)
         self.rates: list[list[float]] = []
+        self.reservations: set[Any] = set()
 
-    def __call__(self, store: Store, plan: Any, observer: Any, stop: Stop, insecure: bool, change: Any) -> Any:  # noqa: ARG002
+    def __call__(
+        self,
+        store: Store,  # noqa: ARG002
+        plan: Any,  # noqa: ARG002
+        observer: Any,  # noqa: ARG002
+        stop: Stop,
+        insecure: bool,  # noqa: ARG002
+        change: Any,
+        reservation: Any,
+    ) -> Any:
+        self.reservations.add(reservation)
         spec = RunSpec(new_run_id(), ModelRef("m", "a" * 64, "file"), 8, 8)
         specs = [change(place, spec) if change else spec for place in range(2)]
         self.rates.append([each.telemetry_rate_hz for each in specs])
@@ -118,18 +129,19 @@ class Profiles:
 
 
 def test_the_newest_result_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.put_device(DeviceRecord("pi", "nowhere:1", 1, None))
+    store.put_device(DeviceRecord("pi", "127.0.0.1:1", 1, None))
     profiles = Profiles("done", "done")
     monkeypatch.setattr(noise_module, "profile", profiles)
     found = measure_noise(store, plan_noise(NoiseRequest("pi")), Observer(), Stop())
     assert profiles.rates == [[2.0, 2.0], [2.0, 0.0]]
+    assert len(profiles.reservations) == 1
     assert found is not None
     assert store.noise("pi") == found
     assert found["noise_floor"] == 0
 
 
 def test_a_stop_keeps_nothing_and_a_failed_run_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.put_device(DeviceRecord("pi", "nowhere:1", 1, None))
+    store.put_device(DeviceRecord("pi", "127.0.0.1:1", 1, None))
     monkeypatch.setattr(noise_module, "profile", Profiles("done", "stopped"))
     assert measure_noise(store, plan_noise(NoiseRequest("pi")), Observer(), Stop()) is None
     monkeypatch.setattr(noise_module, "profile", Profiles("failed"))

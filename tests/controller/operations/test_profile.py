@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backbench.controller.client import AgentClient, Security
+from backbench.controller.client import AgentClient
 from backbench.controller.operations.devices import add_device
 from backbench.controller.operations.observer import Observer
 from backbench.controller.operations.plan import ProfileRequest, plan_profile
@@ -18,7 +18,7 @@ from backbench.controller.operations.profile import profile
 from backbench.controller.operations.stop import Stop
 from backbench.controller.store import Store
 from backbench.domain.errors import AgentUnreachable, DeviceBusy, DeviceNotFound, InvalidArgument, UnknownBackend
-from backbench.domain.event import RunEvent
+from backbench.domain.event import Progress, RunEvent
 from backbench.domain.frame import FrameBlock
 from backbench.domain.run import RunSpec, RunState
 
@@ -28,7 +28,7 @@ QUICK = ProfileRequest((MODEL,), "here", size="32", frames=30, warmup=2, memory_
 
 @pytest.fixture
 def here(store: Store, address: str) -> Store:
-    add_device(store, "here", address, Security())
+    add_device(store, "here", address)
     return store
 
 
@@ -100,26 +100,46 @@ def test_what_is_refused_leaves_nothing_behind(here: Store, address: str) -> Non
     assert here.runs() == ()
 
 
-def test_a_refused_submission_does_not_wait_for_ever(here: Store, address: str) -> None:
-    with AgentClient(address) as client:
-        lease = client.acquire_lease("nightly")
-        try:
-            with pytest.raises(DeviceBusy, match="nightly"):
-                profile(here, plan_profile(QUICK), Observer(), Stop())
-        finally:
-            client.release_lease(lease)
-    assert here.runs() == ()
+def test_a_run_waits_while_somebody_else_has_the_device_and_who_it_is_is_seen(here: Store, address: str) -> None:
+    with AgentClient(address) as other:
+        lease = other.acquire_lease("alice@laptop")
+        holders: list[str] = []
+
+        def look(event: RunEvent) -> None:
+            if isinstance(event.event, Progress) and event.event.holder:
+                holders.append(event.event.holder)
+                other.release_lease(lease)
+
+        (record,) = profile(here, plan_profile(QUICK), Recorder(look), Stop())
+    assert holders[0] == "alice@laptop"
+    assert record.state is RunState.DONE
+
+
+def test_models_that_follow_each_other_are_undisturbed_by_others(here: Store, address: str) -> None:
+    with AgentClient(address) as other:
+        refused: list[str] = []
+
+        def look(event: RunEvent) -> None:
+            if isinstance(event.event, FrameBlock):
+                with pytest.raises(DeviceBusy) as caught:
+                    other.acquire_lease("alice@laptop")
+                refused.append(caught.value.message)
+
+        plan = plan_profile(replace(QUICK, models=(MODEL, MODEL)))
+        assert [record.state for record in profile(here, plan, Recorder(look), Stop())] == [RunState.DONE] * 2
+        assert refused
+        other.release_lease(other.acquire_lease("alice@laptop"))
 
 
 def test_a_device_is_added_only_when_its_agent_answers(store: Store, address: str) -> None:
     with pytest.raises(InvalidArgument, match="cannot be a device name"):
-        add_device(store, "a b", address, Security())
+        add_device(store, "a b", address)
     with pytest.raises(AgentUnreachable):
-        add_device(store, "gone", "127.0.0.1:1", Security())
-    assert add_device(store, "gone", "127.0.0.1:1", Security(), check=False).device is None
-    record = add_device(store, "here", address, Security())
+        add_device(store, "gone", "127.0.0.1:1")
+    assert add_device(store, "gone", "127.0.0.1:1", check=False).device is None
+    record = add_device(store, "here", address)
     assert record.device is not None
-    assert add_device(store, "here", address, Security()).added_unix_ns == record.added_unix_ns
+    assert add_device(store, "here", address).added_unix_ns == record.added_unix_ns
     with pytest.raises(InvalidArgument, match="backbench device remove here"):
-        add_device(store, "here", "127.0.0.1:1", Security())
+        add_device(store, "here", "127.0.0.1:1")
     assert {each.name for each in store.devices()} == {"gone", "here"}

@@ -20,21 +20,24 @@ from backbench.controller.operations.stop import Stop
 from backbench.controller.store import DeviceRecord, Store
 from backbench.controller.store import finish as finish_module
 from backbench.domain.device import Backend, Device, DeviceIdentity, Limits
-from backbench.domain.errors import AgentUnreachable, BackbenchError, QueueFull
+from backbench.domain.errors import AgentUnreachable, BackbenchError, DeadlineExceeded, QueueFull
 from backbench.domain.event import RunEvent, RunResult, StateChange
 from backbench.domain.identifiers import new_run_id
-from backbench.domain.run import ModelRef, RunSpec, RunState
+from backbench.domain.run import Lease, ModelRef, RunSpec, RunState
 
 DEVICE = replace(
     Device("d", DeviceIdentity(), (Backend("onnxruntime", True),), (), Limits(queue_length=3), "0", 3, 1, "i"),
     features=("launches", "interleave"),
 )
 
+LEASE = Lease("a-lease", 1, "me", 60 * 10**9)
+
 
 class Agent:
     """Stands for client and agent: a run ends when it is watched, cancelled if it was cancelled before."""
 
     address = "nowhere:1"
+    tls = False
 
     def __init__(self) -> None:
         self.device = DEVICE
@@ -42,6 +45,8 @@ class Agent:
         self.refusal: BackbenchError = QueueFull("3 runs are waiting already; try again when one has ended")
         self.calls: list[tuple[str, int]] = []
         self.submitted: list[RunSpec] = []
+        self.leases: list[Lease | None] = []
+        self.released: list[Lease] = []
         self.cancelled: set[str] = set()
         self.all_cancelled = threading.Event()
         self.on_watch: Callable[[], None] = lambda: None
@@ -58,11 +63,18 @@ class Agent:
     def find_missing(self, digests: Sequence[str]) -> tuple[str, ...]:  # noqa: ARG002
         return ()
 
-    def submit_run(self, spec: RunSpec) -> None:
+    def submit_run(self, spec: RunSpec, lease: Lease | None = None) -> None:
         if len(self.submitted) == self.room:
             raise self.refusal
         self.submitted.append(spec)
+        self.leases.append(lease)
         self._note("submit", spec.run_id)
+
+    def acquire_lease(self, holder: str, ttl_s: float) -> Lease:  # noqa: ARG002
+        return LEASE
+
+    def release_lease(self, lease: Lease) -> None:
+        self.released.append(lease)
 
     def watch_run(self, run_id: str, from_sequence: int) -> Iterator[RunEvent]:
         self._note("watch", run_id)
@@ -89,7 +101,7 @@ class Agent:
 @pytest.fixture
 def agent(store: Store, monkeypatch: pytest.MonkeyPatch) -> Agent:
     agent = Agent()
-    monkeypatch.setattr(profile_module, "client_of", lambda record, insecure: agent)  # noqa: ARG005
+    monkeypatch.setattr(profile_module, "client_of", lambda store, record, insecure: agent)  # noqa: ARG005
     monkeypatch.setattr(finish_module, "finished_document", _document)
     store.put_device(DeviceRecord("here", "nowhere:1", 1, None))
     return agent
@@ -147,12 +159,14 @@ def test_runs_with_several_launches_are_all_submitted_before_the_first_is_follow
     assert records[0].spec == first
     assert records[0].group == records[1].group != ""
     assert observer.places == [("a", 1, 2), ("b", 2, 2)]
+    assert (agent.leases, agent.released) == ([None, None], [])
 
 
 def test_runs_with_one_launch_follow_each_other_without_a_group(store: Store, agent: Agent, request_of: Made) -> None:
     profile(store, plan_profile(request_of("ab")), Observer(), Stop())
     assert agent.calls == [("submit", 0), ("watch", 0), ("submit", 1), ("watch", 1)]
     assert [(spec.group_id, spec.group_size) for spec in agent.submitted] == [("", 0)] * 2
+    assert (agent.leases, agent.released) == ([LEASE, LEASE], [LEASE])
 
 
 @pytest.mark.usefixtures("agent")
@@ -247,6 +261,26 @@ def test_the_runs_that_go_on_are_named_when_one_cannot_be_followed(
         profile(store, plan_profile(request_of("ab", launches=2)), observer, Stop())
     run_id = agent.submitted[1].run_id
     assert observer.notes[-1] == f"the result of run {run_id}: backbench run follow {run_id[-8:]}"
+
+
+def test_an_interrupt_that_leaves_at_once_gives_the_device_back(store: Store, agent: Agent, request_of: Made) -> None:
+    def leave() -> None:
+        raise KeyboardInterrupt
+
+    agent.on_watch = leave
+    with pytest.raises(KeyboardInterrupt):
+        profile(store, plan_profile(request_of("ab")), Observer(), Stop())
+    assert agent.released == [LEASE]
+
+
+def test_a_submission_without_a_clear_answer_keeps_the_run(store: Store, agent: Agent, request_of: Made) -> None:
+    agent.room, agent.refusal = 0, DeadlineExceeded("the agent did not answer within 30 s")
+    observer = Notes()
+    with pytest.raises(DeadlineExceeded):
+        profile(store, plan_profile(request_of("a")), observer, Stop())
+    (record,) = store.runs()
+    assert record.document is None
+    assert f"backbench run follow {record.run_id}" in observer.notes[-1]
 
 
 def test_a_caller_may_alter_each_run(store: Store, agent: Agent, request_of: Made) -> None:

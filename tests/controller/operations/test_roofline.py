@@ -8,7 +8,7 @@ import onnx
 import onnx.helper
 import pytest
 
-from backbench.controller.client import AgentClient, Security
+from backbench.controller.client import AgentClient
 from backbench.controller.operations import roofline
 from backbench.controller.operations.devices import add_device
 from backbench.controller.operations.observer import Observer
@@ -26,7 +26,7 @@ TINY = Sizes(channels=32, side=8, layers=2, tensor_bytes=1 << 20, steps=2, frame
 
 @pytest.fixture
 def here(store: Store, address: str) -> Store:
-    add_device(store, "here", address, Security())
+    add_device(store, "here", address)
     return store
 
 
@@ -101,6 +101,6 @@ def test_what_the_device_cannot_run_is_said_in_one_line_and_leaves_nothing(
 def test_a_device_that_is_not_there_is_named(store: Store) -> None:
     with pytest.raises(DeviceNotFound, match="nowhere"):
         measure_roofline(store, "nowhere", Observer(), Stop(), sizes=TINY)
-    add_device(store, "gone", "127.0.0.1:1", Security(), check=False)
+    add_device(store, "gone", "127.0.0.1:1", check=False)
     with pytest.raises(AgentUnreachable):
         measure_roofline(store, "gone", Observer(), Stop(), sizes=TINY)

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from backbench.controller.analysis.comparison import compare
 from backbench.controller.report.document import build
-from backbench.controller.report.text import comparison, run_list, run_summary
+from backbench.controller.report.run_list import run_rows, run_table
+from backbench.controller.report.text import comparison, run_summary
 from backbench.controller.store import RunRecord
 from backbench.controller.store.columns import frame_table, masked_columns
 from backbench.domain.event import LaunchReport, OutputCheck, RunResult
@@ -122,9 +123,9 @@ def test_tables_of_several_runs_show_that_one_is_invalid() -> None:
     rows = printed(comparison([right, wrong])).splitlines()
     assert [row.split()[-1] for row in rows if row.strip().startswith("resnet50")] == ["pass", "invalid"]
     record = RunRecord(SPEC.run_id, "lab1", None, SPEC, RunState.DONE, (), 10**18, document=wrong)
-    assert printed(run_list([record])).split()[-1] == "invalid"
+    assert printed(run_table(run_rows([record], (), 9), asked=False)).split()[-1] == "invalid"
     old = {name: value for name, value in right.items() if name != "outputs"}
-    assert printed(run_list([replace(record, document=old)])).split()[-1] == "pass"
+    assert printed(run_table(run_rows([replace(record, document=old)], (), 9), asked=False)).split()[-1] == "pass"
 
 
 def test_the_digest_of_the_preprocessing_is_a_part_of_the_contract_where_images_are_used() -> None:

@@ -58,7 +58,9 @@ def follow(store: Store, run_id: str, happened: list[RunEvent]) -> None:
 
 
 def test_devices_are_kept_replaced_listed_and_forgotten(store: Store) -> None:
-    store.put_device(DeviceRecord("lab1", "127.0.0.1:1", 5, None, Path("ca.pem")))
+    paired = DeviceRecord("lab1", "127.0.0.1:1", 5, None, "c0ffee", certificate_not_after_unix_s=7, revocation_number=2)
+    store.put_device(paired)
+    assert store.device("lab1") == paired
     store.put_device(DeviceRecord("lab1", "127.0.0.1:2", 5, None))
     assert store.device("lab1") == DeviceRecord("lab1", "127.0.0.1:2", 5, None)
     with pytest.raises(DeviceNotFound, match="did you mean lab1"):
@@ -131,6 +133,10 @@ def test_a_store_of_an_older_version_is_brought_up_with_everything_in_it(store: 
         connection.exec_driver_sql("DROP TABLE roofline")
         connection.exec_driver_sql("DROP TABLE noise")
         connection.exec_driver_sql("ALTER TABLE run DROP COLUMN model_facts")
+        for column in ("device_id", "certificate_not_after_unix_s", "revocation_number"):
+            connection.exec_driver_sql(f"ALTER TABLE device DROP COLUMN {column}")
+        for column in ("ca_file", "certificate_file", "key_file"):
+            connection.exec_driver_sql(f"ALTER TABLE device ADD COLUMN {column} VARCHAR DEFAULT 'ca.pem'")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with Store.open(store.root) as opened:
         assert current_revision(opened._engine) == HEAD
@@ -140,6 +146,7 @@ def test_a_store_of_an_older_version_is_brought_up_with_everything_in_it(store: 
         opened.put_noise("lab1", NOISE)
         assert opened.noise("lab1") == NOISE
         assert opened.run(record.run_id) == record
+        assert opened.device("lab1") == DeviceRecord("lab1", "127.0.0.1:1", 5, None)
 
 
 def test_the_tables_of_the_code_are_those_of_the_migrations(store: Store) -> None:

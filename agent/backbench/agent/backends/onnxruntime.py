@@ -22,6 +22,12 @@ _PROVIDER = "CPUExecutionProvider"
 _PRECISIONS = ("as-model", "fp32", "fp16", "int8")
 """What a model holds: it is executed as it is."""
 _OLDEST_OPSET = 7
+_REMEDIES = {
+    "IR version": "export the model with an older IR version, or update ONNX Runtime on the device",
+    "opset": "export the model with an older opset, or update ONNX Runtime on the device",
+    "is not a registered": "export the model without this operator, or update ONNX Runtime on the device",
+    "NOT_IMPLEMENTED": "export the model without this operator, or in another precision",
+}
 _IR_VERSION = 8
 """Of a model whose opset is tried: every ONNX Runtime of the last years reads it."""
 
@@ -83,8 +89,10 @@ class OrtEngine:
         try:
             self._session = onnxruntime.InferenceSession(request.model_path, options, providers=[_PROVIDER])
         except Exception as error:
+            words = _words(error)
             raise WorkerFailure(
-                FailureReason.INVALID_MODEL, f"ONNX Runtime refuses the model: {_words(error)}"
+                FailureReason.INVALID_MODEL,
+                f"ONNX Runtime {onnxruntime.__version__} refuses the model: {words}; {_remedy(words)}",
             ) from error
         self._input = self._session.get_inputs()[0]
         self._version: str = onnxruntime.__version__
@@ -196,4 +204,12 @@ def _version(distribution: str) -> str:
 
 def _words(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text.removeprefix("[ONNXRuntimeError] : ")[:300]
+    return text.removeprefix("[ONNXRuntimeError] : ")[:300].rstrip(". ")
+
+
+def _remedy(words: str) -> str:
+    """What helps against a refusal, by what ONNX Runtime says."""
+    for part, remedy in _REMEDIES.items():
+        if part in words:
+            return remedy
+    return "export the model again, or update ONNX Runtime on the device"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
-from backbench.agent.artifacts import ArtifactStore, Upload
+from backbench.agent import artifacts
+from backbench.agent.meters import Meters
 from backbench.agent.runs import Runs
 from backbench.domain.artifact import ArtifactKind
 from backbench.domain.errors import DeviceBusy, InvalidArgument, MessageTooLarge
@@ -23,9 +25,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
     """See backbench/v1/artifact.proto."""
 
-    def __init__(self, store: ArtifactStore, runs: Runs) -> None:
+    def __init__(self, store: artifacts.ArtifactStore, runs: Runs, meters: Meters) -> None:
         self._store = store
         self._runs = runs
+        self._meters = meters
 
     async def FindMissing(self, request: pb.FindMissingRequest, context: Context) -> pb.FindMissingResponse:  # noqa: ARG002, N802
         """Which digests are not held."""
@@ -40,21 +43,30 @@ class ArtifactService(artifact_pb2_grpc.ArtifactServiceServicer):
 
     async def Upload(self, requests: AsyncIterator[pb.UploadRequest], context: Context) -> pb.UploadResponse:  # noqa: ARG002, N802
         """Take chunks until the caller closes its side."""
-        upload: Upload | None = None
-        async for request in requests:
+        upload: artifacts.Upload | None = None
+        try:
+            async for request in requests:
+                if upload is None:
+                    upload = self._begun(request)
+                    await asyncio.to_thread(upload.catch_up)
+                if request.data:
+                    upload.write(request.offset, request.data)
+                    self._meters.upload_bytes += len(request.data)
             if upload is None:
-                if not request.HasField("header"):
-                    raise InvalidArgument("the first message of an upload must carry its header")
-                header = request.header
-                kind = kind_from_pb(header.kind) or ArtifactKind.MODEL
-                upload = self._store.begin(header.sha256, header.size_bytes, kind, header.name)
-            if request.data:
-                upload.write(request.offset, request.data)
-        if upload is None:
-            raise InvalidArgument("the upload ended before its header")
-        upload.finish()
+                raise InvalidArgument("the upload ended before its header")
+            await asyncio.to_thread(upload.finish)
+        finally:
+            if upload is not None:
+                self._store.ended(upload)
         committed, complete = self._store.committed(upload.sha256)
         return pb.UploadResponse(committed_bytes=committed, complete=complete)
+
+    def _begun(self, request: pb.UploadRequest) -> artifacts.Upload:
+        if not request.HasField("header"):
+            raise InvalidArgument("the first message of an upload must carry its header")
+        header = request.header
+        kind = kind_from_pb(header.kind) or ArtifactKind.MODEL
+        return self._store.begin(header.sha256, header.size_bytes, kind, header.name)
 
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:  # noqa: ARG002, N802
         """Everything held."""

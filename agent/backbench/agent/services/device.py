@@ -10,7 +10,7 @@ import grpc
 
 from backbench.agent.sampler import DEFAULT_RATE_HZ, MAX_RATE_HZ, Sampler
 from backbench.agent.sensors.base import Sensor
-from backbench.domain.device import Device
+from backbench.domain.device import AgentStatus, Device
 from backbench.domain.errors import InvalidArgument
 from backbench.v1 import device_pb2 as pb
 from backbench.v1 import device_pb2_grpc
@@ -23,13 +23,23 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class DeviceService(device_pb2_grpc.DeviceServiceServicer):
     """See backbench/v1/device.proto."""
 
-    def __init__(self, describe: Callable[[], Awaitable[Device]], sensors: Sequence[Sensor]) -> None:
+    def __init__(
+        self,
+        describe: Callable[[], Awaitable[Device]],
+        sensors: Sequence[Sensor],
+        status: Callable[[], Awaitable[AgentStatus]],
+    ) -> None:
         self._describe = describe
         self._sensors = sensors
+        self._status = status
 
     async def GetDevice(self, request: pb.GetDeviceRequest, context: Context) -> pb.GetDeviceResponse:  # noqa: ARG002, N802
         """Everything the agent knows of itself."""
         return pb.GetDeviceResponse(device=to_message(await self._describe(), pb.Device()))
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:  # noqa: ARG002, N802
+        """How the agent itself is."""
+        return pb.GetStatusResponse(status=to_message(await self._status(), pb.AgentStatus()))
 
     async def WatchTelemetry(  # noqa: N802
         self,

@@ -1,73 +1,131 @@
-"""Turns every error that Backbench knows into its status, in one place; anything else is a mistake and says so."""
+"""The edge of the service: lets a call through the gate, and turns every error that Backbench knows into its status.
+
+Anything else is a mistake in the agent and says so.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from backbench.domain.errors import BackbenchError
+from backbench.agent.security.gate import Call, Gate
+from backbench.domain.errors import BackbenchError, DeadlineExceeded, InvalidArgument
 from backbench.wire.status import code_of, text_of, trailers_of
 
 log = logging.getLogger(__name__)
 
+Context = grpc.aio.ServicerContext[Any, Any]
+_CERTIFICATE = "x509_pem_cert"
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler."""
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler. A caller that streams is ended when nothing came of it for `stall_s`."""
+
+    def __init__(self, gate: Gate, stall_s: float) -> None:
+        self._gate = gate
+        self._stall_s = stall_s
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """The handler with its errors translated."""
+        """The handler behind the gate, with its errors translated."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
+        method = handler_call_details.method
+        handler = handler._replace(request_deserializer=_tolerant(method, handler.request_deserializer))
         for kind in ("unary_unary", "stream_unary"):
             if (call := getattr(handler, kind)) is not None:
-                return handler._replace(**{kind: _unary(call)})
+                return handler._replace(**{kind: self._unary(method, call)})
         for kind in ("unary_stream", "stream_stream"):
             if (call := getattr(handler, kind)) is not None:
-                return handler._replace(**{kind: _stream(call)})
+                return handler._replace(**{kind: self._stream(method, call)})
         return handler
 
+    def _unary(self, method: str, handler: Any) -> Any:
+        async def guarded(request: Any, context: Context) -> Any:
+            try:
+                with self._gate.call(method, context.peer(), _certificate_of(context)) as call:
+                    return await handler(self._timed(request, call), context)
+            except BackbenchError as error:
+                await _refuse(context, error)
+            except grpc.aio.AbortError:
+                raise
+            except Exception:  # noqa: BLE001 - the edge of the process
+                await _admit(context)
 
-def _unary(call: Any) -> Any:
-    async def translated(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        return guarded
+
+    def _stream(self, method: str, handler: Any) -> Any:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                with self._gate.call(method, context.peer(), _certificate_of(context)) as call:
+                    responses = handler(self._timed(request, call), context)
+                    if inspect.isawaitable(responses):  # it writes them itself, as the health service does
+                        await responses
+                        return
+                    async for response in responses:
+                        yield response
+            except BackbenchError as error:
+                await _refuse(context, error)
+            except grpc.aio.AbortError:
+                raise
+            except Exception:  # noqa: BLE001 - the edge of the process
+                await _admit(context)
+
+        return guarded
+
+    def _timed(self, request: Any, call: Call) -> Any:
+        if isinstance(request, BackbenchError):
+            raise request
+        return _unstalled(request, call, self._stall_s) if isinstance(request, AsyncIterator) else request
+
+
+async def _unstalled(requests: AsyncIterator[Any], call: Call, stall_s: float) -> AsyncIterator[Any]:
+    loop = asyncio.get_running_loop()
+    late = DeadlineExceeded(f"nothing came for {stall_s:g} s; what was sent is kept, go on from the committed offset")
+    while True:
+        timer = loop.call_later(stall_s, call.end, late)
         try:
-            return await call(request, context)
-        except BackbenchError as error:
-            await _refuse(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:  # noqa: BLE001 - the edge of the process
-            await _admit(context)
+            request = await anext(requests)
+        except StopAsyncIteration:
+            return
+        finally:
+            timer.cancel()
+        if isinstance(request, BackbenchError):
+            raise request
+        yield request
 
-    return translated
 
+def _tolerant(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Bytes that are no message become an error that is raised behind the gate: gRPC would call them its own fault."""
 
-def _stream(call: Any) -> Any:
-    async def translated(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+    def parsed(data: bytes) -> Any:
         try:
-            async for response in call(request, context):
-                yield response
-        except BackbenchError as error:
-            await _refuse(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:  # noqa: BLE001 - the edge of the process
-            await _admit(context)
+            return parse(data)
+        except DecodeError:
+            return InvalidArgument(f"what came for {method.rpartition('/')[2]} is not its message; update one side")
 
-    return translated
+    return parsed
 
 
-async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: BackbenchError) -> NoReturn:
+def _certificate_of(context: Context) -> bytes | None:
+    found: Any = context.auth_context().get(_CERTIFICATE)
+    return found[0] if found else None
+
+
+async def _refuse(context: Context, error: BackbenchError) -> NoReturn:
     await context.abort(code_of(error), text_of(error), trailers_of(error))
 
 
-async def _admit(context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
+async def _admit(context: Context) -> NoReturn:
     log.exception("a mistake in the agent")
     await context.abort(grpc.StatusCode.INTERNAL, "a mistake in the agent; its log has the details")

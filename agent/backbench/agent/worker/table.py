@@ -52,8 +52,8 @@ class FrameTable:
 
     @property
     def written(self) -> int:
-        """Every row below this is final."""
-        return self.words[0]
+        """Every row below this is final. Whatever a worker that is not itself any more has put there, it is a row's."""
+        return min(max(self.words[0], 0), self.rows)
 
     def columns(self, first: int, last: int) -> dict[str, tuple[int, ...]]:
         """The rows from first up to, not including, last: one tuple a column."""

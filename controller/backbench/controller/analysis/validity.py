@@ -52,7 +52,8 @@ class Evidence:
     the latencies are of, `counters` theirs, `dependence` is n_eff / n of their service times, `spread` the largest
     launch's median over the smallest's less 1, `service` the distribution of the service times in ms. `load` and
     `outputs` are the document's parts of that name, `clock_range_ppm` is how far the delivered processor clocks moved,
-    `reference` whether a reference was named, `input_count` how many inputs are cycled.
+    `reference` whether a reference was named, `input_count` how many inputs are cycled, `cause` what was
+    said last of a run that did not end well.
     """
 
     state: str
@@ -69,6 +70,7 @@ class Evidence:
     outputs: Mapping[str, Any] | None = None
     reference: bool = False
     input_count: int | None = None
+    cause: str = ""
 
 
 def judge_validity(evidence: Evidence) -> dict[str, Any]:
@@ -91,7 +93,8 @@ def mismatch(check: Mapping[str, Any]) -> str:
 
 def _findings(evidence: Evidence) -> Iterator[tuple[str, str]]:
     if evidence.state != "done":
-        yield "run_not_done", f"the run is {evidence.state}"
+        cause = f": {evidence.cause}" if evidence.cause else ""
+        yield "run_not_done", f"the run is {evidence.state}{cause}"
     yield from _of_outputs(evidence)
     yield from _of_frames(evidence)
     yield from _of_counters(evidence)

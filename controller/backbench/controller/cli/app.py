@@ -8,7 +8,20 @@ from typing import Annotated
 import typer
 
 from backbench.controller import __version__
-from backbench.controller.cli import compare, demo, device, export, inspect, models, noise, profile, push, run
+from backbench.controller.cli import (
+    compare,
+    demo,
+    device,
+    export,
+    inspect,
+    models,
+    noise,
+    pair,
+    pki,
+    profile,
+    push,
+    run,
+)
 
 app = typer.Typer(
     name="backbench",
@@ -23,6 +36,8 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(device.app, name="device")
+app.command("pair")(pair.pair)
+app.add_typer(pki.app, name="pki")
 app.command("models")(models.models)
 app.command("export")(export.export)
 app.command("inspect")(inspect.inspect)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backbench.controller.cli.options import Insecure, Json, open_store
+from backbench.controller.cli.options import Insecure, Json, NoWait, open_store
 from backbench.controller.cli.output import print_answer, print_json, print_line, print_note
 from backbench.controller.cli.verdict import INTERRUPTED
 
@@ -25,22 +24,23 @@ def add(
     context: typer.Context,
     name: Name,
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="HOST:PORT where its agent listens.")],
-    ca: Annotated[Path | None, typer.Option(metavar="PEM", help="The authority that signed its certificate.")] = None,
-    certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="This controller's certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key.")] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Ask for its certificate even on this machine, as through a tunnel.")
+    ] = False,
     insecure: Insecure = False,
     check: Annotated[
         bool, typer.Option(" /--no-check", show_default=False, help="Do not ask the agent; the device may be off.")
     ] = True,
 ) -> int:
-    """Give a device a name, after asking its agent who it is."""
-    from backbench.controller.client import Security
+    """Give a device a name, after asking its agent who it is.
+
+    Beyond this machine it must be of this controller's fleet: `backbench pair` takes one in, and adds it by itself.
+    """
     from backbench.controller.operations.devices import add_device
 
-    security = Security(_absolute(ca), _absolute(certificate), _absolute(key), insecure)
-    record = add_device(open_store(context), name, address, security, check)
-    board = f": {_board(record)}" if record.device else " (not asked)"
-    print_line(f"{record.name} is {record.address}{board}")
+    record = add_device(open_store(context), name, address, insecure=insecure, tls=tls, check=check)
+    words = f": {board(record)}" if record.device else " (not asked)"
+    print_line(f"{record.name} is {record.address}{words}")
     return 0
 
 
@@ -69,23 +69,24 @@ def show(
         bool,
         typer.Option("--roofline", help="Measure its peak rates first, with two small models, and keep them."),
     ] = False,
+    no_wait: NoWait = False,
     insecure: Insecure = False,
     json: Json = False,
 ) -> int:
     """One device as it is now: what it is, what it can run, what it can sense, and how fast it can be at most."""
-    from backbench.controller.operations.devices import checked_device, client_of
+    from backbench.controller.operations.devices import client_of, contact
     from backbench.controller.report.text import device_table
     from backbench.domain.errors import Unreachable
 
     store = open_store(context)
     record = store.device(name)
-    if roofline and not _measured(store, name, insecure):
+    if roofline and not _measured(store, name, insecure, wait=not no_wait):
         return INTERRUPTED
     status = 0
     try:
-        with client_of(record, insecure) as client:
-            record = replace(record, device=checked_device(client))
-        store.put_device(record)
+        with client_of(store, record, insecure) as client:
+            contact(store, record, client)
+        record = store.device(name)
     except Unreachable as error:
         if record.device is None:
             raise
@@ -107,11 +108,7 @@ def remove(context: typer.Context, name: Name) -> int:
     return 0
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()
-
-
-def _measured(store: Store, name: str, insecure: bool) -> bool:
+def _measured(store: Store, name: str, insecure: bool, *, wait: bool) -> bool:
     """Measure the roofline; False when it was interrupted."""
     from backbench.controller.cli.interrupts import interrupts
     from backbench.controller.cli.progress import shown
@@ -120,7 +117,7 @@ def _measured(store: Store, name: str, insecure: bool) -> bool:
 
     stop = Stop()
     with interrupts(stop), shown() as observer:
-        return measure_roofline(store, name, observer, stop, insecure=insecure) is not None
+        return measure_roofline(store, name, observer, stop, insecure=insecure, wait=wait) is not None
 
 
 def _document(record: DeviceRecord, roofline: DeviceRoofline | None) -> dict[str, Any]:
@@ -129,7 +126,8 @@ def _document(record: DeviceRecord, roofline: DeviceRoofline | None) -> dict[str
         "name": record.name,
         "address": record.address,
         "added_unix_ns": record.added_unix_ns,
-        "tls": record.ca_file is not None or record.certificate_file is not None,
+        "tls": bool(record.device_id),
+        "certificate_not_after_unix_s": record.certificate_not_after_unix_s or None,
         "device": None if record.device is None else asdict(record.device),
         "roofline": None
         if roofline is None
@@ -137,7 +135,8 @@ def _document(record: DeviceRecord, roofline: DeviceRoofline | None) -> dict[str
     }
 
 
-def _board(record: DeviceRecord) -> str:
+def board(record: DeviceRecord) -> str:
+    """What a device is, in a word or two."""
     identity = record.device.identity if record.device else None
     return (identity.board or identity.soc or identity.hostname or "unknown board") if identity else "not asked yet"
 

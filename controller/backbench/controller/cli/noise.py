@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from backbench.controller.cli.options import DeviceName, Insecure, Json, open_store
+from backbench.controller.cli.options import DeviceName, Insecure, Json, NoWait, open_store
 from backbench.controller.cli.output import print_json, print_line
 
 
@@ -19,6 +19,7 @@ def noise(
     ] = "mobilenetv3_small_100",
     launches: Annotated[int, typer.Option(metavar="R", help="Launches of each of the four runs, 2 to 100.")] = 6,
     frames: Annotated[int, typer.Option(metavar="N", help="Timed frames of a launch.")] = 500,
+    no_wait: NoWait = False,
     insecure: Insecure = False,
     json: Json = False,
 ) -> int:
@@ -36,7 +37,7 @@ def noise(
     plan = plan_noise(NoiseRequest(device, model, launches, frames))
     stop = Stop()
     with interrupts(stop), shown() as observer:
-        document = measure_noise(store, plan, observer, stop, insecure)
+        document = measure_noise(store, plan, observer, stop, insecure, wait=not no_wait)
     if document is None:
         return INTERRUPTED
     if json:

@@ -19,6 +19,7 @@ Insecure = Annotated[
         help="Talk in plain text to a device that is not this machine: anyone on the network can listen.",
     ),
 ]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Fail, naming who it is, when somebody else uses the device.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 4 when nothing could be judged.")]
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from backbench.controller.cli import profile_options as option
-from backbench.controller.cli.options import DeviceName, Insecure, Json, Strict, open_store
+from backbench.controller.cli.options import DeviceName, Insecure, Json, NoWait, Strict, open_store
 
 if TYPE_CHECKING:
-    from backbench.controller.operations.plan import ProfileRequest
+    from backbench.controller.operations.plan import Plan, ProfileRequest
+    from backbench.controller.store import Store
 
 
 def profile(  # noqa: PLR0913, PLR0917
@@ -50,6 +51,9 @@ def profile(  # noqa: PLR0913, PLR0917
     memory_pass: option.MemoryPass = True,
     timeout_s: option.Timeout = None,
     name: option.Name = "",
+    priority: option.Priority = "interactive",
+    detach: option.Detach = False,
+    no_wait: NoWait = False,
     insecure: Insecure = False,
     strict: Strict = False,
     json: Json = False,
@@ -65,27 +69,68 @@ def profile(  # noqa: PLR0913, PLR0917
 
     words = {field.name: given[field.name] for field in dataclasses.fields(ProfileRequest) if field.name in given}
     request = ProfileRequest(**{**words, "models": tuple(models), "budgets": tuple(budgets or ())})
-    return _profile(context, request, insecure=insecure, strict=strict, json=json)
+    if detach:
+        return _hand_over(context, request, wait=not no_wait, insecure=insecure, json=json)
+    return _profile(context, request, wait=not no_wait, insecure=insecure, strict=strict, json=json)
 
 
-def _profile(context: typer.Context, request: ProfileRequest, *, insecure: bool, strict: bool, json: bool) -> int:
+def _profile(
+    context: typer.Context, request: ProfileRequest, *, wait: bool, insecure: bool, strict: bool, json: bool
+) -> int:
     from backbench.controller.cli.interrupts import interrupts
     from backbench.controller.cli.progress import shown
     from backbench.controller.cli.runs import documents_of, print_runs
     from backbench.controller.cli.verdict import INTERRUPTED, status_of
     from backbench.controller.operations import profile
-    from backbench.controller.operations.images import SYNTHETIC, synthetic_images
-    from backbench.controller.operations.plan import plan_profile
     from backbench.controller.operations.stop import Stop
 
     store = open_store(context)
-    if (named := str(request.inputs or "")).startswith(SYNTHETIC):
-        request = replace(request, inputs=synthetic_images(named.removeprefix(SYNTHETIC), store.root))
-    plan = plan_profile(request)
+    plan = _plan(store, request)
     stop = Stop()
     with interrupts(stop), shown() as observer:
-        records = profile.profile(store, plan, observer, stop, insecure)
+        records = profile.profile(store, plan, observer, stop, insecure, wait=wait)
     documents = documents_of(records)
     if documents:  # none when an interrupt came before the first run
         print_runs(documents, json=json, several=len(plan.models) > 1)
     return INTERRUPTED if stop.requested else status_of(documents, strict)
+
+
+def _hand_over(context: typer.Context, request: ProfileRequest, *, wait: bool, insecure: bool, json: bool) -> int:
+    from backbench.controller.cli.output import print_json, print_line
+    from backbench.controller.cli.progress import shown
+    from backbench.controller.operations import profile
+    from backbench.domain.errors import InvalidArgument
+
+    if not wait:
+        raise InvalidArgument("--detach never waits; leave --no-wait away")
+    store = open_store(context)
+    with shown() as observer:
+        runs = profile.submit(store, _plan(store, request), observer, insecure)
+    if json:
+        rows = [
+            {
+                "run_id": run.spec.run_id,
+                "model": run.spec.model.name,
+                "size": [run.spec.height, run.spec.width],
+                "state": run.state.value,
+                "queue_position": run.queue_position,
+            }
+            for run in runs
+        ]
+        print_json({"schema": "backbench.submitted/1", "device": request.device, "runs": rows})
+        return 0
+    for run in runs:
+        before = f", {run.queue_position} before it" if run.queue_position else ""
+        print_line(f"run {run.spec.run_id}: {run.spec.model.name} on {request.device}, {run.state.value}{before}")
+    print_line(f"watch: backbench run follow {runs[0].spec.run_id[-8:]}")
+    print_line(f"fetch what is finished: backbench run collect --device {request.device}")
+    return 0
+
+
+def _plan(store: Store, request: ProfileRequest) -> Plan:
+    from backbench.controller.operations.images import SYNTHETIC, synthetic_images
+    from backbench.controller.operations.plan import plan_profile
+
+    if (named := str(request.inputs or "")).startswith(SYNTHETIC):
+        request = replace(request, inputs=synthetic_images(named.removeprefix(SYNTHETIC), store.root))
+    return plan_profile(request)

@@ -124,3 +124,13 @@ Timeout = Annotated[
     _measured("SECONDS", "Longest time for one run; default: its timed windows and an hour.", "--timeout"),
 ]
 Name = Annotated[str, _measured("TEXT", "A name kept with the runs.")]
+Priority = Annotated[
+    str,
+    _measured("NAME", "Who goes first on a device with a queue: interactive, or nightly, which lets others go first."),
+]
+Detach = Annotated[
+    bool,
+    typer.Option(
+        "--detach", help="Hand the runs over and end at once; the device measures alone. See backbench run collect."
+    ),
+]

@@ -51,7 +51,7 @@ class Lines(Shown):
 
     def __init__(self) -> None:
         self._run = ""
-        self._step = (0, "")
+        self._step = (0, "", 0, "")
         self._said_s = 0.0
         self._pushed = ""
 
@@ -69,14 +69,15 @@ class Lines(Shown):
     def started(self, spec: RunSpec, place: int, count: int) -> None:
         """Name the run."""
         self._run = spec.run_id[-8:]
-        self._step = (0, "")
+        self._step = (0, "", 0, "")
         self.note(f"run {spec.run_id}: {spec.model.name} at {spec.height}x{spec.width}, {place} of {count}")
 
     def happened(self, event: RunEvent) -> None:
         """Show stages and the device's log."""
         happening = event.event
         if isinstance(happening, Progress):
-            now_s, step = time.monotonic(), (happening.launch, happening.stage)
+            now_s = time.monotonic()
+            step = (happening.launch, happening.stage, happening.queue_position, happening.holder)
             told = happening.stage not in _SHORT_STAGES and step != self._step
             if told or now_s - self._said_s >= _LINE_S:
                 self._step, self._said_s = step, now_s
@@ -163,8 +164,9 @@ class Bars(Shown):
 
 
 def _progress_text(progress: Progress) -> str:
-    if progress.queue_position:
-        return f"{progress.stage}, {progress.queue_position} before it"
+    if progress.queue_position or progress.holder:
+        place = f", {progress.queue_position} before it" if progress.queue_position else ""
+        return f"{progress.stage}{place}" + (f"; the device is used by {progress.holder}" if progress.holder else "")
     launch = f"launch {progress.launch + 1}: " if progress.launch else ""
     if progress.total_count:
         return f"{launch}{progress.stage} {progress.done_count}/{progress.total_count}"

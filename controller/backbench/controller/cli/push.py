@@ -24,14 +24,14 @@ def push(
 ) -> int:
     """Send models and images to a device; what it has already is not sent again."""
     from backbench.controller.cli.progress import shown
-    from backbench.controller.operations.devices import checked_device, client_of
+    from backbench.controller.operations.devices import client_of, contact
     from backbench.controller.push import push as send
 
     store = open_store(context)
     uploads = [upload for text in files for upload in _uploads(text)]
     record = store.device(device)
-    with client_of(record, insecure) as client, shown() as observer:
-        checked_device(client)
+    with client_of(store, record, insecure) as client, shown() as observer:
+        contact(store, record, client)
         digests = send(client, uploads, observer.pushing)
     if json:
         artifacts = [
@@ -55,4 +55,4 @@ def _uploads(text: str) -> list[Upload]:
     path = Path(text)
     if path.is_dir() or path.suffix.lower() in SUFFIXES:
         return [image_upload(image) for image in find_images(path)]
-    return [resolve_model(text).upload]
+    return list(resolve_model(text).uploads)

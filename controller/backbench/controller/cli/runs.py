@@ -38,24 +38,3 @@ def print_runs(documents: Sequence[Mapping[str, Any]], *, json: bool, several: b
         print_answer(run_summary(document))
     if len(documents) > 1:
         print_answer(comparison(documents))
-
-
-def list_document(records: Sequence[RunRecord]) -> dict[str, Any]:
-    """What is known of every run, briefly."""
-    return {
-        "schema": "backbench.run-list/1",
-        "runs": [
-            {
-                "run_id": record.run_id,
-                "state": record.state.value,
-                "device": record.device_name,
-                "model": record.spec.model.name,
-                "size": [record.spec.height, record.spec.width],
-                "created_unix_ns": record.created_unix_ns,
-                "finished_unix_ns": record.finished_unix_ns,
-                "group": record.group,
-                "verdict": None if record.document is None else record.document["verdict"],
-            }
-            for record in records
-        ],
-    }

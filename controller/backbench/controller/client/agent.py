@@ -1,4 +1,4 @@
-"""The client of one agent: every call of its three services, with domain objects on this side."""
+"""The client of one agent: every call of its four services, with domain objects on this side."""
 
 from __future__ import annotations
 
@@ -14,20 +14,33 @@ from backbench.controller.client.channel import Security, open_channel
 from backbench.controller.client.uploads import Progress, Upload, Uploader, ignore
 from backbench.domain.artifact import Artifact, ArtifactKind
 from backbench.domain.device import PROTOCOL_REVISION, Device
+from backbench.domain.errors import JournalCorrupt, VersionMismatch
 from backbench.domain.event import RunEvent
-from backbench.domain.run import SECOND_NS, Lease, Run, RunSpec
-from backbench.v1 import artifact_pb2, artifact_pb2_grpc, device_pb2, device_pb2_grpc, run_pb2, run_pb2_grpc
+from backbench.domain.run import SECOND_NS, Lease, Run, RunSpec, RunState
+from backbench.domain.security import AgentSecurity
+from backbench.v1 import (
+    artifact_pb2,
+    artifact_pb2_grpc,
+    device_pb2,
+    device_pb2_grpc,
+    run_pb2,
+    run_pb2_grpc,
+    security_pb2,
+    security_pb2_grpc,
+)
 from backbench.wire.event import event_from_pb
 from backbench.wire.mapping import from_message, to_message
 
 _FIND_AT_ONCE = 4096
 _CANCEL_S = 60.0
+_WATCH_S = 900.0
 
 
 class AgentClient:
     """One agent, over one connection that is made with the first call. Every error is a BackbenchError.
 
-    `patience_s` is how long an agent that cannot be reached is tried; by default 5 s.
+    `tls` says whether the agent must show a certificate. `patience_s` is how long an agent that cannot be reached is
+    tried; by default 5 s.
 
     >>> with AgentClient("127.0.0.1:50061") as client:  # doctest: +SKIP
     ...     client.get_device().identity.board
@@ -35,11 +48,15 @@ class AgentClient:
 
     def __init__(self, address: str, security: Security | None = None, patience_s: float | None = None) -> None:
         self.address = normal_address(address)
-        self._channel = open_channel(self.address, security or Security())
-        self._calls = Calls(self.address, PATIENCE_S if patience_s is None else patience_s)
+        security = security or Security()
+        self._channel = open_channel(self.address, security)
+        patience_s = PATIENCE_S if patience_s is None else patience_s
+        self.tls = security.tls is not None
+        self._calls = Calls(self.address, patience_s, tls=self.tls)
         self._devices = device_pb2_grpc.DeviceServiceStub(self._channel)
         self._artifacts = artifact_pb2_grpc.ArtifactServiceStub(self._channel)
         self._runs = run_pb2_grpc.RunServiceStub(self._channel)
+        self._security = security_pb2_grpc.SecurityServiceStub(self._channel)
         self._uploader = Uploader(self._artifacts, self._calls)
 
     def __enter__(self) -> AgentClient:
@@ -100,20 +117,29 @@ class AgentClient:
         """One run. Raises RunNotFound."""
         return from_message(self._calls.repeated(self._runs.GetRun, run_pb2.GetRunRequest(run_id=run_id)).run, Run)
 
-    def list_runs(self) -> tuple[Run, ...]:
-        """Runs that the agent has, newest first."""
-        answer = self._calls.repeated(self._runs.ListRuns, run_pb2.ListRunsRequest())
-        return tuple(from_message(run, Run) for run in answer.runs)
+    def list_runs(self, *, going_on: bool = False) -> tuple[Run, ...]:
+        """Runs that the agent has, newest first: all, or those that have not ended."""
+        runs: list[Run] = []
+        states = [state for state in RunState if not state.ended] if going_on else ()
+        request = run_pb2.ListRunsRequest(states=[run_pb2.RunState.Value(f"RUN_STATE_{each.name}") for each in states])
+        while True:
+            answer = self._calls.repeated(self._runs.ListRuns, request)
+            runs += [from_message(run, Run) for run in answer.runs]
+            if not answer.next_page_token:
+                return tuple(runs)
+            request.page_token = answer.next_page_token
 
     def watch_run(self, run_id: str, from_sequence: int = 1) -> Generator[RunEvent, None, None]:
         """A run's events from a number on, then live; ends after the result.
 
-        One stream, never resumed here: AgentUnreachable when it is cut. Close the iterator to hang up.
+        One stream, never resumed here: AgentUnreachable when it is cut, DeadlineExceeded after a quarter of an hour.
+        Close the iterator to hang up.
         """
-        call = self._runs.WatchRun(run_pb2.WatchRunRequest(run_id=run_id, from_sequence=from_sequence))
+        request = run_pb2.WatchRunRequest(run_id=run_id, from_sequence=from_sequence)
+        call = self._runs.WatchRun(request, timeout=_WATCH_S)
         try:
             for response in call:
-                yield event_from_pb(response.event)
+                yield _event(response.event)
         except grpc.RpcError as error:
             raise self._calls.error(error, 0.0) from error
         finally:
@@ -147,3 +173,27 @@ class AgentClient:
         """Give a lease back; one that has expired is no error."""
         request = run_pb2.ReleaseLeaseRequest(lease_id=lease.lease_id, epoch=lease.epoch)
         self._calls.repeated(self._runs.ReleaseLease, request)
+
+    def get_security(self) -> AgentSecurity:
+        """The agent's identity, the fleets it belongs to, and who this controller is to it."""
+        answer = self._calls.repeated(self._security.GetSecurity, security_pb2.GetSecurityRequest())
+        return from_message(answer, AgentSecurity)
+
+    def install_certificate(self, certificate_pem: bytes, authority_pem: bytes, revocations_pem: bytes) -> None:
+        """Join the agent to a fleet, which uses a pairing code up, or renew its certificate."""
+        request = security_pb2.InstallCertificateRequest(
+            certificate_pem=certificate_pem, authority_pem=authority_pem, revocations_pem=revocations_pem
+        )
+        self._calls.once(self._security.InstallCertificate, request)
+
+    def install_revocations(self, revocations_pem: bytes) -> int:
+        """Hand over a list of revoked certificates; returns the number of the one that is in force then."""
+        request = security_pb2.InstallRevocationsRequest(revocations_pem=revocations_pem)
+        return int(self._calls.repeated(self._security.InstallRevocations, request).revocation_number)
+
+
+def _event(message: run_pb2.RunEvent) -> RunEvent:
+    try:
+        return event_from_pb(message)
+    except JournalCorrupt as error:  # it came whole, so it is not the device's journal that is at fault
+        raise VersionMismatch(error.message) from error

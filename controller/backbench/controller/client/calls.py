@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import grpc
 
 from backbench.controller.client.channel import CONNECT_S
-from backbench.domain.errors import AgentUnreachable, BackbenchError, DeadlineExceeded, Unreachable
+from backbench.domain.errors import AgentUnreachable, BackbenchError, DeadlineExceeded, Unreachable, UntrustedAgent
 from backbench.wire.status import STATUS_KEY, error_from_status
 
 Answer = TypeVar("Answer")
@@ -27,19 +27,49 @@ _CAUSES = {
     "Domain name not found": "the host name does not resolve",
     "Network is unreachable": "the network is unreachable",
     "No route to host": "no route to the host",
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is not signed by the authority given",
-    "SSL": "no TLS connection; is the agent started with --tls-certificate?",
-    "handshake": "no TLS connection; is the agent started with --tls-certificate?",
-    "ailed to connect": "no answer",
 }
+TURNED_AWAY = "turned away"
+"""The cause, among an error's details, of a connection that the other side closed before it was made."""
+OTHER_CERTIFICATE = ("Hostname Verification", "is not in peer certificate", "CERTIFICATE_VERIFY_FAILED")
+"""The causes that mean a good certificate, but not the one that was asked for."""
+_TURNED_AWAY = {
+    True: "it ended the connection in the handshake; it may not take this controller's certificate: backbench pki list",
+    False: "it ended the connection at once; it may ask for TLS: backbench pair {address}",
+}
+"""What that may mean, with TLS and without."""
+_ANOTHER_DEVICE = (
+    "another device answers at {address}: it shows a certificate for another host; check the address, or pair this one:"
+    " backbench pair {address}"
+)
+_UNTRUSTED = {
+    "certificate has expired": (
+        "the certificate of the agent at {address} has expired; check the clocks, or pair again: backbench pair"
+        " {address}"
+    ),
+    "certificate is not yet valid": (
+        "the certificate of the agent at {address} is not valid yet by the clock of this machine; set the clock"
+    ),
+    "Hostname Verification": _ANOTHER_DEVICE,
+    "is not in peer certificate": _ANOTHER_DEVICE,
+    "CERTIFICATE_VERIFY_FAILED": (
+        "what answers at {address} has no certificate of this fleet; check the address, and if its agent was set up"
+        " anew, pair again: backbench pair {address}"
+    ),
+    "WRONG_VERSION_NUMBER": (
+        "what answers at {address} speaks no TLS and so cannot show who it is; start the agent there with --tls, and"
+        " without --insecure-plaintext"
+    ),
+}
+"""By signs in gRPC's words, the sharper first. Trying again changes none of these."""
 
 
 class Calls:
-    """Calls to the agent at one address."""
+    """Calls to the agent at one address; `tls` says how, for the words of an error."""
 
-    def __init__(self, address: str, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, address: str, patience_s: float = PATIENCE_S, *, tls: bool = False) -> None:
         self.address = address
         self._patience_s = patience_s
+        self._tls = tls
 
     def once(self, method: Callable[..., Answer], request: Any, deadline_s: float = ANSWER_S) -> Answer:
         """The answer; the request is sent at most once."""
@@ -83,13 +113,18 @@ class Calls:
             return self._mistake(code, details)
         return type(bare)(f"the agent at {self.address} refused the call: {_one_line(details)}")
 
-    def _unreachable(self, details: str, tried_s: float) -> AgentUnreachable:
-        cause = next((text for sign, text in _CAUSES.items() if sign in details), "the connection was cut")
+    def _unreachable(self, details: str, tried_s: float) -> BackbenchError:
+        sign = next((sign for sign in _UNTRUSTED if sign in details), None)
+        if sign is not None:
+            return UntrustedAgent(_UNTRUSTED[sign].format(address=self.address), address=self.address, cause=sign)
         tried = f", tried for {tried_s:.1f} s" if tried_s else ""
+        cause = _cause_of(details)
+        words = _TURNED_AWAY[self._tls].format(address=self.address) if cause == TURNED_AWAY else cause
         return AgentUnreachable(
-            f"no agent answers at {self.address}{tried} ({cause}); check the address, that the"
+            f"no agent answers at {self.address}{tried} ({words}); check the address, that the"
             " device is on, and that `backbench-agent serve` listens there",
             address=self.address,
+            cause=cause,
         )
 
     def _mistake(self, code: grpc.StatusCode, details: str) -> BackbenchError:
@@ -99,6 +134,15 @@ class Calls:
 def jittered(pause_s: float) -> float:
     """A pause of half to one and a half times the length, so that many controllers do not come back at once."""
     return pause_s * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+
+
+def _cause_of(details: str) -> str:
+    known = next((text for sign, text in _CAUSES.items() if sign in details), None)
+    if known is not None:
+        return known
+    if "ailed to connect" not in details:
+        return "the connection was cut"
+    return TURNED_AWAY if any(sign in details for sign in (*_CUT, "handshake")) else "no answer"
 
 
 def _one_line(text: str) -> str:

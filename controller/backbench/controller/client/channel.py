@@ -1,9 +1,8 @@
-"""Channels to agents: who may be talked to in plain text, message sizes, signs of life."""
+"""Channels to agents: TLS or plain text, message sizes, signs of life."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import grpc
 
@@ -19,6 +18,10 @@ _OPTIONS = (
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # By itself gRPC waits longer for a ping's answer than keepalive_timeout_ms says, and after two pings on a stream
+    # that sends nothing it stops asking: a line that went dead would be believed in for ever.
+    ("grpc.http2.ping_timeout_ms", 15_000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     # This is also gRPC's limit for one attempt to connect.
@@ -31,49 +34,35 @@ _OPTIONS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS in both directions, all of it PEM: who signs the agent's certificate, and who calls.
+
+    The agent must show a certificate for `server_name`, wherever it is reached.
+    """
+
+    authority_pem: bytes
+    certificate_pem: bytes
+    key_pem: bytes = field(repr=False)
+    server_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Security:
-    """How an agent is talked to: PEM files for TLS; `insecure` allows plain text beyond this machine."""
+    """How an agent is talked to: over TLS, or in plain text; beyond this machine only where `insecure` says so."""
 
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
+    tls: Tls | None = None
     insecure: bool = False
-
-    @property
-    def tls(self) -> bool:
-        """Whether the connection is encrypted."""
-        return any((self.ca_file, self.certificate_file, self.key_file))
 
 
 def open_channel(address: str, security: Security) -> grpc.Channel:
-    """A channel, not yet connected. Raises InvalidArgument for plain text beyond loopback and unusable PEM files."""
-    if security.tls:
-        return grpc.secure_channel(address, _credentials(security), options=_OPTIONS)
+    """A channel, not yet connected. Raises InvalidArgument for plain text beyond loopback."""
+    if (tls := security.tls) is not None:
+        credentials = grpc.ssl_channel_credentials(tls.authority_pem, tls.key_pem, tls.certificate_pem)
+        options = (*_OPTIONS, ("grpc.ssl_target_name_override", tls.server_name))
+        return grpc.secure_channel(address, credentials, options=options)
     if not security.insecure and not is_loopback(address):
         raise InvalidArgument(
-            f"{address} is not this machine and no certificates are given: anyone on the network could read and change"
-            " what is sent; give --ca (and --certificate, --key), or --insecure-plaintext if that is really wanted"
+            f"{address} is not this machine, and in plain text anyone on the network could read and change what is"
+            f" sent; pair with it: backbench pair {address}, or give --insecure-plaintext if that is really wanted"
         )
     return grpc.insecure_channel(address, options=_OPTIONS)
-
-
-def _credentials(security: Security) -> grpc.ChannelCredentials:
-    if (security.certificate_file is None) != (security.key_file is None):
-        raise InvalidArgument("--certificate and --key go together; give both or none")
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(security.ca_file),
-        private_key=_read(security.key_file),
-        certificate_chain=_read(security.certificate_file),
-    )
-
-
-def _read(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InvalidArgument(f"{path} cannot be read ({error.strerror}); check the path") from error
-    if b"-----BEGIN" not in data:
-        raise InvalidArgument(f"{path} is not a PEM file; give the certificate or key in PEM form")
-    return data

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from backbench.controller.client import Security
 from backbench.controller.operations.devices import add_device
 from backbench.controller.operations.local_agent import local_agent
 from backbench.controller.operations.observer import Observer
@@ -39,7 +38,7 @@ def demo(store: Store, observer: Observer, stop: Stop, frames: int, keep: Path |
         plan = plan_profile(request)
         observer.note("starting an agent on this machine")
         with local_agent(data_dir) as address:
-            add_device(store, name, address, Security())
+            add_device(store, name, address)
             try:
                 return Demo(_command(request), profile(store, plan, observer, stop))
             finally:

@@ -11,6 +11,7 @@ from backbench.domain.device import Backend, Device
 from backbench.domain.errors import (
     BackendUnavailable,
     InvalidArgument,
+    InvalidModel,
     InvalidRunSpec,
     MessageTooLarge,
     UnknownBackend,
@@ -31,10 +32,17 @@ def check_device(plan: Plan, device: Device) -> None:
     if not backend.available:
         raise BackendUnavailable(f"{request.device} cannot open backend {backend.name}: {backend.reason}")
     _check_precision(plan, backend)
+    _check_opsets(plan, backend)
     _check_features(plan, device)
     _check_limits(plan, device)
-    models = [model.path for model in plan.models if isinstance(model, ModelFile)]
-    check_files([*models, *plan.images, *([] if plan.trace is None else [plan.trace])], device)
+    models = [model for model in plan.models if isinstance(model, ModelFile)]
+    files = [path for model in models for path in (model.path, *model.external.values())]
+    check_files([*files, *plan.images, *([] if plan.trace is None else [plan.trace])], device)
+
+
+def check_queue(plan: Plan, device: Device) -> None:
+    """Raises InvalidRunSpec for more runs at once than may wait on the device."""
+    _at_most("runs that --detach hands over at once", len(plan.models), device.limits.queue_length, plan.request.device)
 
 
 def _check_precision(plan: Plan, backend: Backend) -> None:
@@ -55,6 +63,15 @@ def _check_precision(plan: Plan, backend: Backend) -> None:
         if taken and asked not in (AS_MODEL, "fp32", *taken):
             what = f"--precision {asked}" if asked == request.precision else f"{model.name} is {asked}"
             raise InvalidArgument(f"{what}: {backend.name} on {request.device} takes {', '.join(taken)}")
+
+
+def _check_opsets(plan: Plan, backend: Backend) -> None:
+    for model in plan.models:
+        if isinstance(model, ModelFile) and model.contract.opset > (backend.max_opset or model.contract.opset):
+            raise InvalidModel(
+                f"{model.path} has opset {model.contract.opset}; {backend.name} on {plan.request.device} takes up to"
+                f" {backend.max_opset}: export it with --opset {backend.max_opset}, or update the device"
+            )
 
 
 def check_files(paths: Iterable[Path], device: Device) -> None:
@@ -90,6 +107,9 @@ def _needed_features(plan: Plan) -> Iterator[tuple[str, str]]:
         yield "postprocess", "--postprocess"
     if plan.request.take_turns:
         yield "interleave", "runs that take turns"
+    for model in plan.models:
+        if isinstance(model, ModelFile) and model.external and plan.conversion.precision == "fp32":
+            yield "external-data", f"models with weights in other files, as {model.path} has"
 
 
 def _check_limits(plan: Plan, device: Device) -> None:

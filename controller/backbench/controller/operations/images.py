@@ -11,6 +11,7 @@ from PIL import Image
 
 from backbench.controller.client.uploads import Upload
 from backbench.controller.operations.models import Size, parse_size
+from backbench.controller.store.leftovers import remove_abandoned
 from backbench.domain.artifact import ArtifactKind
 from backbench.domain.errors import InvalidArgument
 from backbench.models.preprocessing import MAX_PIXELS
@@ -45,6 +46,7 @@ def synthetic_images(size: str, root: Path) -> Path:
     folder = root / "inputs" / f"synthetic-{height}x{width}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder.parent, ".part-*")
         part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder.parent))
         try:
             for place in range(_COUNT):

@@ -7,7 +7,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +27,7 @@ from backbench.controller.export.process import Note, convert_in_child
 from backbench.controller.export.request import PRETRAINED, RANDOM, ExportRequest
 from backbench.controller.export.scratch import scratch_folder
 from backbench.controller.operations.models import ModelFile, Size
+from backbench.controller.store.leftovers import remove_abandoned
 from backbench.domain.errors import InvalidArgument
 from backbench.models.onnx_file import read_model
 from backbench.models.onnx_input import inspect_input
@@ -39,7 +39,6 @@ _FORMAT = "1"
 """Raise it when the same request would be made differently, so that older files are not taken for new ones."""
 _COMPLETE = ".complete"
 _PART = ".part-"
-_ABANDONED_S = 24 * 3600
 _LIBRARIES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -109,7 +108,7 @@ class ModelMaker:
                 with written_whole(path.with_suffix(".skeleton.onnx")) as file:
                     file.write(small.SerializeToString(deterministic=True))
 
-        key = {"convert": _digest_of(str(model.path)), "size": size, "batch": batch, **_described(conversion)}
+        key = {"convert": _digests_of(model), "size": size, "batch": batch, **_described(conversion)}
         path = self._made(key, make)
         manifest = read_manifest(SideFiles(path).manifest)
         if not model.contract.skeleton:
@@ -140,7 +139,7 @@ class ModelMaker:
                 with written_whole(path) as file:
                     file.write(made.reference.read_bytes())
 
-        key = {"reference": _digest_of(str(model.path)), "size": size, "preprocess": str(model.preprocess)}
+        key = {"reference": _digests_of(model), "size": size, "preprocess": str(model.preprocess)}
         return replace(model, reference=self._made(key, make, name="reference.npz"))
 
     def _made(self, key: Mapping[str, Any], make: Callable[[Path], object], name: str = "model.onnx") -> Path:
@@ -164,9 +163,7 @@ class ModelMaker:
     def _trim(self) -> None:
         """Remove the longest unused models above the limit, but none that may still have to be pushed."""
         total = 0
-        for left_behind in self._root.glob(f"{_PART}*"):  # by a process that was killed
-            if time.time() - left_behind.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(left_behind, ignore_errors=True)
+        remove_abandoned(self._root, f"{_PART}*")
         for complete in sorted(
             self._root.glob(f"*/{_COMPLETE}"), key=lambda path: path.stat().st_mtime_ns, reverse=True
         ):
@@ -180,6 +177,12 @@ def _described(conversion: Conversion) -> dict[str, Any]:
     images = conversion.calibration
     chosen = None if images is None else [_digest_of(str(path)) for path in (*images.calibration, *images.held_out)]
     return {"precision": conversion.precision, "target": conversion.target, "calibration": chosen}
+
+
+def _digests_of(model: ModelFile) -> str | list[str | None] | None:
+    """SHA-256 of a model's file; of one that keeps weights in other files, of all of them."""
+    own = _digest_of(str(model.path))
+    return own if not model.external else [own, *(_digest_of(str(path)) for path in model.external.values())]
 
 
 def _digest_of(path: str) -> str | None:

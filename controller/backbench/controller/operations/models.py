@@ -57,6 +57,19 @@ class ModelFile:
         return Upload(self.path, ArtifactKind.SKELETON if self.contract.skeleton else ArtifactKind.MODEL, self.name)
 
     @property
+    def external(self) -> dict[str, Path]:
+        """The files in which the model keeps weights, by their paths from its own folder."""
+        return {location: self.path.parent / location for location in self.contract.external}
+
+    @property
+    def uploads(self) -> tuple[Upload, ...]:
+        """The model and its files as artifacts."""
+        files = (
+            Upload(path, ArtifactKind.WEIGHTS, f"{self.name} {location}") for location, path in self.external.items()
+        )
+        return (self.upload, *files)
+
+    @property
     def reference_upload(self) -> Upload | None:
         """The reference outputs as an artifact."""
         return (

@@ -9,10 +9,12 @@ from datetime import datetime, timezone
 from statistics import median
 from typing import Any
 
+from backbench.controller.operations.devices import client_of
 from backbench.controller.operations.observer import Observer
 from backbench.controller.operations.plan import Plan, ProfileRequest, plan_profile
 from backbench.controller.operations.profile import profile
 from backbench.controller.operations.ranges import within
+from backbench.controller.operations.reservation import Reservation
 from backbench.controller.operations.stop import Stop
 from backbench.controller.store import RunRecord, Store
 from backbench.domain.errors import BackendUnavailable
@@ -54,19 +56,22 @@ def plan_noise(request: NoiseRequest) -> Plan:
 
 
 def measure_noise(
-    store: Store, plan: Plan, observer: Observer, stop: Stop, insecure: bool = False
+    store: Store, plan: Plan, observer: Observer, stop: Stop, insecure: bool = False, *, wait: bool = True
 ) -> dict[str, Any] | None:
     """Measure a device's noise floor and keep it; its `backbench.noise/1` document, None when `stop` was requested.
 
-    Raises DeviceNotFound, AgentUnreachable, BackendUnavailable for a run that failed, and whatever the device refuses.
+    The device is reserved for all of it; without `wait` one that somebody else uses is an error. Raises DeviceNotFound,
+    AgentUnreachable, BackendUnavailable for a run that failed, and whatever the device refuses.
     """
+    record = store.device(plan.request.device)
     pairs = []
-    for change in (None, _second_without_telemetry):
-        records = profile(store, plan, observer, stop, insecure, change)
-        if stop.requested:
-            return None
-        first, second = (_document(record) for record in records)
-        pairs.append((first, second))
+    with client_of(store, record, insecure) as client, Reservation(client, record.name, observer, wait=wait) as held:
+        for change in (None, _second_without_telemetry):
+            records = profile(store, plan, observer, stop, insecure, change, reservation=held)
+            if stop.requested:
+                return None
+            first, second = (_document(record) for record in records)
+            pairs.append((first, second))
     document = noise_document(pairs[0], pairs[1], time.time_ns())
     store.put_noise(plan.request.device, document)
     return document

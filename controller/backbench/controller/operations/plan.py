@@ -24,7 +24,18 @@ from backbench.domain.budget import Budget, parse_budget
 from backbench.domain.device import Device
 from backbench.domain.errors import InvalidArgument, InvalidBudget, InvalidRunSpec, UnknownBackbone
 from backbench.domain.identifiers import new_run_id
-from backbench.domain.run import SECOND_NS, BackendSpec, ImageRef, InputSpec, ModelRef, RunSpec, Scenario, ScenarioName
+from backbench.domain.run import (
+    SECOND_NS,
+    BackendSpec,
+    ExternalData,
+    ImageRef,
+    InputSpec,
+    ModelRef,
+    Priority,
+    RunSpec,
+    Scenario,
+    ScenarioName,
+)
 from backbench.models import catalog
 from backbench.models.reference import read_reference
 
@@ -64,6 +75,7 @@ class ProfileRequest(ScenarioRequest):
     launches: int = 1
     memory_limit: str | None = None
     postprocess: str = "none"
+    priority: str = Priority.INTERACTIVE.value
     take_turns: bool = False
 
 
@@ -191,7 +203,7 @@ def _conversion(request: ProfileRequest) -> Conversion:
 
 def uploads(plan: Plan, ready: Sequence[ReadyModel]) -> list[Upload]:
     """Everything that the runs need, each file once."""
-    models = [upload for each in ready for upload in (each.model.upload, each.model.reference_upload) if upload]
+    models = [upload for each in ready for upload in (*each.model.uploads, each.model.reference_upload) if upload]
     trace = [] if plan.trace is None else [Upload(plan.trace, ArtifactKind.TRACE, plan.trace.name)]
     return list({upload.path: upload for upload in [*models, *map(image_upload, plan.images), *trace]}.values())
 
@@ -218,6 +230,7 @@ def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Pat
             run_timeout_ns=round(plan.timeout_s * SECOND_NS),
             labels={"name": request.name} if request.name else {},
             memory_limit_bytes=plan.memory_limit_bytes,
+            priority=Priority(request.priority),
             postprocess="" if request.postprocess == "none" else request.postprocess,
         )
         for each in ready
@@ -226,7 +239,8 @@ def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Pat
 
 def _model_ref(model: ModelFile, digests: Mapping[Path, str]) -> ModelRef:
     reference = "" if model.reference is None else digests[model.reference]
-    return ModelRef(model.name, digests[model.path], model.source, model.precision or AS_MODEL, reference)
+    external = tuple(ExternalData(location, digests[path]) for location, path in model.external.items())
+    return ModelRef(model.name, digests[model.path], model.source, model.precision or AS_MODEL, reference, external)
 
 
 def _check_ranges(request: ProfileRequest) -> None:
@@ -239,6 +253,7 @@ def _check_ranges(request: ProfileRequest) -> None:
     within("--launches", request.launches, 1, 100)
     within("--seed", request.seed or 0, 0, 2**63 - 1)
     one_of("--postprocess", request.postprocess, POSTPROCESSES)
+    one_of("--priority", request.priority, tuple(priority.value for priority in Priority))
 
 
 def _check_launches(request: ProfileRequest, arrivals: PlannedScenario) -> None:

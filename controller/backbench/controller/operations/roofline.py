@@ -6,16 +6,17 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from backbench.controller.analysis.latency import spans_ns
 from backbench.controller.client import AgentClient
 from backbench.controller.client.uploads import Upload
-from backbench.controller.operations.devices import checked_device, client_of
+from backbench.controller.operations.devices import client_of, contact
 from backbench.controller.operations.follow import follow
 from backbench.controller.operations.observer import Observer
+from backbench.controller.operations.reservation import Reservation
 from backbench.controller.operations.roofline_models import (
     RooflineModel,
     Sizes,
@@ -46,21 +47,27 @@ def measure_roofline(
     insecure: bool = False,
     backend: str = "onnxruntime",
     sizes: Sizes = _DEFAULT_SIZES,
+    wait: bool = True,
 ) -> DeviceRoofline | None:
     """Measure the device's peak rates and keep them; None when `stop` was requested. The runs do not stay in the store.
 
-    Each rate is that of the fastest frame. Raises DeviceNotFound, AgentUnreachable and whatever the device refuses.
+    Each rate is that of the fastest frame. The device is reserved for both; without `wait` one that somebody else uses
+    is an error. Raises DeviceNotFound, AgentUnreachable and whatever the device refuses.
     """
     record = store.device(name)
-    with client_of(record, insecure) as client, tempfile.TemporaryDirectory(prefix="backbench-roofline-") as folder:
-        device = checked_device(client)
-        store.put_device(replace(record, device=device))
+    with (
+        client_of(store, record, insecure) as client,
+        Reservation(client, name, observer, wait=wait) as held,
+        tempfile.TemporaryDirectory(prefix="backbench-roofline-") as folder,
+    ):
+        device = contact(store, record, client)
         models = _models(sizes, device)
         digests = push(client, _uploads(models, Path(folder)), observer.pushing)
-        measurement = _Measurement(store, client, name, device, backend, observer, stop)
+        measurement = _Measurement(store, client, held, name, device, observer, stop)
         found: list[_Rate] = []
         for place, (model, sha256) in enumerate(zip(models, digests, strict=True), start=1):
-            rate = None if stop.requested else measurement.rate(model, _spec(model, sha256, backend, sizes), place)
+            spec = _spec(model, sha256, backend, sizes)
+            rate = None if stop.requested else measurement.rate(model, spec, place)
             if rate is None:
                 return None
             found.append(rate)
@@ -90,22 +97,23 @@ class _Measurement:
         self,
         store: Store,
         client: AgentClient,
+        reservation: Reservation,
         name: str,
         device: Device,
-        backend: str,
         observer: Observer,
         stop: Stop,
     ) -> None:
         self._store = store
         self._client = client
+        self._reservation = reservation
         self._name = name
         self._device = device
-        self._backend = backend
         self._observer = observer
         self._stop = stop
 
     def rate(self, model: RooflineModel, spec: RunSpec, place: int) -> _Rate | None:
         """What the fastest frame of a run does in a second; None when the run was cancelled."""
+        self._reservation.acquire()
         self._store.create_run(spec, self._name, self._device, budgets=())
         try:
             record = self._followed(spec, place)
@@ -122,7 +130,8 @@ class _Measurement:
 
     def _followed(self, spec: RunSpec, place: int) -> RunRecord:
         with self._stop.calling(partial(self._cancel, spec.run_id)):
-            self._client.submit_run(spec)
+            with self._store.log(spec.run_id):  # nobody is to find it missing on the device before it is there
+                self._reservation.submit(spec)
             self._observer.started(spec, place, 2)
             self._stop.again()
             try:
@@ -131,15 +140,15 @@ class _Measurement:
                 self._observer.ended()
 
     def _read(self, model: RooflineModel, record: RunRecord) -> _Rate:
-        document = record.document or {}
+        document, backend = record.document or {}, record.spec.backend.name
         if record.state is not RunState.DONE:
             failure = document.get("failure") or {"message": f"the run is {record.state.value}"}
             raise BackendUnavailable(
-                f"{self._name} cannot run {model.name} on {self._backend}, so it has no roofline: {failure['message']}"
+                f"{self._name} cannot run {model.name} on {backend}, so it has no roofline: {failure['message']}"
             )
         compute = spans_ns(self._store.frame_columns(record.run_id))["compute"]
         if compute is None:
-            raise BackendUnavailable(f"{self._backend} on {self._name} tells no compute times, so it has no roofline")
+            raise BackendUnavailable(f"{backend} on {self._name} tells no compute times, so it has no roofline")
         threads = document["contract"].get("threads")
         fastest_ns = min(int(sequence.min()) for sequence in compute if len(sequence))
         return _Rate(model.work / (fastest_ns / SECOND_NS), None if threads is None else int(threads))

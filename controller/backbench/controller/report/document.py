@@ -16,7 +16,7 @@ from backbench.controller.analysis.validity import Evidence, judge_validity
 from backbench.controller.report.measurement import Measurement, measure
 from backbench.controller.report.outputs import outputs_document
 from backbench.controller.store.records import RunRecord
-from backbench.domain.event import LaunchReport, RunResult
+from backbench.domain.event import LaunchReport, LogLine, RunResult
 from backbench.domain.run import LaunchPurpose, RunSpec, Scenario
 from backbench.domain.telemetry import TelemetryBlock
 
@@ -35,6 +35,7 @@ def build(
     telemetry: Sequence[TelemetryBlock],
     files: Mapping[str, str],
     noise: Mapping[str, Any] | None = None,
+    log: Sequence[LogLine] = (),
 ) -> dict[str, Any]:
     """The document; whatever was not measured is None. `noise` is what is known of the device's noise."""
     spec = record.spec
@@ -70,9 +71,10 @@ def build(
         "thermal": _thermal(telemetry),
         "energy_j_per_frame": None,
         "outputs": (compared := outputs_document(timed)),
-        "validity": judge_validity(_evidence(spec, result, frames, timed, telemetry, measured, compared)),
+        "validity": judge_validity(_evidence(spec, result, frames, timed, telemetry, measured, compared, log)),
         "budgets": (budgets := _budgets(record, measured, memory, cold_start, compared)),
         "verdict": overall(budgets),
+        "log": [asdict(line) for line in log if line.level != "info"],
         "files": dict(files),
     }
 
@@ -149,6 +151,7 @@ def _evidence(
     telemetry: Sequence[TelemetryBlock],
     measured: Measurement,
     compared: Mapping[str, Any] | None,
+    log: Sequence[LogLine],
 ) -> Evidence:
     service = measured.latency_ms["service"]
     return Evidence(
@@ -166,6 +169,7 @@ def _evidence(
         outputs=compared,
         reference=bool(spec.model.reference_sha256),
         input_count=len(spec.inputs.images) or spec.inputs.synthetic_count,
+        cause=next((line.text for line in reversed(log) if line.level == "error"), ""),
     )
 
 
@@ -204,7 +208,8 @@ def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
     """Everything that defines what a latency of this run means, but for the model itself."""
     images = [image.sha256 for image in spec.inputs.images]
     return {
-        **dict(sorted(facts.items())),
+        # How a worker is isolated hangs on the device's kernel and moves no number.
+        **{name: value for name, value in sorted(facts.items()) if name != "isolation"},
         "precision": spec.model.precision,
         "batch": spec.batch,
         "size": [spec.height, spec.width],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -12,10 +11,19 @@ from rich.text import Text
 
 from backbench.controller.report.conversion import conversion_rows
 from backbench.controller.report.scenario import load_rows, scenario_tables, scenario_words
-from backbench.controller.report.words import NONE, number, percent, percentile, table_of, word
+from backbench.controller.report.words import (
+    NONE,
+    judgement,
+    number,
+    outputs_wrong,
+    percent,
+    percentile,
+    table_of,
+    word,
+)
 
 if TYPE_CHECKING:
-    from backbench.controller.store.records import DeviceRecord, RunRecord
+    from backbench.controller.store.records import DeviceRecord
 
 _PERCENTILES = ("p50", "p90", "p95", "p99")
 
@@ -46,7 +54,7 @@ def comparison(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
             percentile(service, "p99"),
             number(document["memory_mb"] and document["memory_mb"]["peak"], 1),
             number(document["throughput_fps"], 1),
-            _judgement(document),
+            word(judgement(document)),
         )
     return table
 
@@ -80,24 +88,6 @@ def _effect_line(effect: Mapping[str, Any], name: str) -> Text:
         return line.append("; one launch says nothing about small differences: --launches 6", style="dim")
     floor = "" if effect["noise_floor"] is None else f"; noise floor {percent(effect['noise_floor'])}"
     return line.append(f" ({effect['low']:.3f} to {effect['high']:.3f}{floor})")
-
-
-def run_list(records: Iterable[RunRecord]) -> RenderableType:
-    """Runs, one row each."""
-    table = table_of("run", "created", "device", "model", "size", "state", "verdict", left=7)
-    for record in records:
-        document = record.document
-        created = datetime.fromtimestamp(record.created_unix_ns / 1e9).astimezone()
-        table.add_row(
-            record.run_id[-8:],
-            created.strftime("%m-%d %H:%M"),
-            record.device_name,
-            record.spec.model.name,
-            f"{record.spec.height}x{record.spec.width}",
-            word(record.state.value),
-            _judgement(document) if document and (document["verdict"] or _wrong(document)) else NONE,
-        )
-    return table
 
 
 def device_table(records: Iterable[DeviceRecord]) -> RenderableType:
@@ -246,23 +236,13 @@ def _outputs(outputs: Mapping[str, Any]) -> Text:
     return Text(f"{len(wrong)} of {len(outputs['checks'])} differ from the reference ({frames})", "bold red")
 
 
-def _wrong(document: Mapping[str, Any]) -> bool:
-    outputs = document.get("outputs")  # a document of an older version has none
-    return outputs is not None and not outputs["passed"]
-
-
-def _judgement(document: Mapping[str, Any]) -> Text:
-    invalid = document["state"] == "done" and document["validity"]["status"] == "invalid"
-    return word("invalid" if invalid else document["verdict"] or document["state"])
-
-
 def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for row in document["budgets"]:
         line = Text.assemble(word(row["verdict"]), "  ")
         if row["value"] is None:
             line.append(_unmeasured(row))
-        elif _wrong(document):
+        elif outputs_wrong(document):
             line.append(f"{row['text']}: {row['value']:.1f} {row['unit']} with wrong outputs says nothing")
         else:
             line.append(f"{row['metric']} {row['value']:.4g} {row['unit']} is {_distance(row)} {row['limit']:g}")

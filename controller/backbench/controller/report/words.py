@@ -50,3 +50,15 @@ def share(interval: Mapping[str, float] | None) -> str:
 def word(name: str) -> Text:
     """A state or verdict in its colour."""
     return Text(name, style=_STYLES.get(name, ""))
+
+
+def outputs_wrong(document: Mapping[str, Any]) -> bool:
+    """Whether a run's outputs are not those of the reference."""
+    outputs = document.get("outputs")  # a document of an older version has none
+    return outputs is not None and not outputs["passed"]
+
+
+def judgement(document: Mapping[str, Any]) -> str:
+    """A run's verdict, unless its numbers are worth nothing; its state where it has none."""
+    invalid = document["state"] == "done" and document["validity"]["status"] == "invalid"
+    return "invalid" if invalid else document["verdict"] or document["state"]

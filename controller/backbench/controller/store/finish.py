@@ -12,7 +12,7 @@ from backbench.controller.report.document import build
 from backbench.controller.store.columns import frame_table, masked_columns, telemetry_table
 from backbench.controller.store.files import write_whole
 from backbench.controller.store.records import RunRecord
-from backbench.domain.event import LaunchReport, RunEvent, RunResult
+from backbench.domain.event import LaunchReport, LogLine, RunEvent, RunResult
 from backbench.domain.frame import FrameBlock
 from backbench.domain.telemetry import TelemetryBlock
 
@@ -27,6 +27,7 @@ def finished_document(
     frames: list[FrameBlock] = []
     telemetry: list[TelemetryBlock] = []
     launches: list[LaunchReport] = []
+    log: list[LogLine] = []
     result: RunResult | None = None
     for event in events:
         match event.event:
@@ -36,6 +37,8 @@ def finished_document(
                 telemetry.append(block)
             case LaunchReport() as launch:
                 launches.append(launch)
+            case LogLine() as line:
+                log.append(line)
             case RunResult() as ended:
                 result = ended
     if result is None:
@@ -46,4 +49,4 @@ def finished_document(
         path = folder / f"{name}.parquet"
         write_whole(path, lambda part, table=table: pyarrow.parquet.write_table(table, part, compression="zstd"))  # type: ignore[misc]
         files[name] = str(path)
-    return build(record, result, launches, masked_columns(tables["frames"]), telemetry, files, noise)
+    return build(record, result, launches, masked_columns(tables["frames"]), telemetry, files, noise, log)

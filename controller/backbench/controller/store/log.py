@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from backbench.controller.store.locks import take
 from backbench.domain.errors import JournalCorrupt, StoreUnusable
 from backbench.domain.event import RunEvent, RunResult
 from backbench.wire.event import event_from_bytes, event_to_bytes
@@ -17,25 +16,25 @@ from backbench.wire.records import RecordWriter, read_records
 class EventLog:
     """A context manager over one run's log. Raises StoreUnusable when another process holds it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: Path) -> None:
         self._path = path
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise StoreUnusable(
-                f"run {path.parent.name} is being followed by another process; wait for it or end it"
-            ) from None
-        try:
-            self._writer = RecordWriter(path)
+            taken = take(lock)
         except OSError as error:
-            os.close(self._lock)
-            raise StoreUnusable(
-                f"{path} cannot be written: {error.strerror}; see to it or choose another --store"
-            ) from error
-        self._ended = any(isinstance(event.event, RunResult) for event in self.events())
+            raise _unwritable(lock, error) from error
+        if taken is None:
+            raise StoreUnusable(f"run {path.parent.name} is being followed by another process; wait for it or end it")
+        self._lock = taken
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._writer = RecordWriter(path)
+            self._ended = any(isinstance(event.event, RunResult) for event in self.events())
+        except OSError as error:
+            taken.release()
+            raise _unwritable(path, error) from error
+        except BaseException:
+            taken.release()
+            raise
 
     @property
     def next_sequence(self) -> int:
@@ -70,8 +69,10 @@ class EventLog:
 
     def close(self) -> None:
         """Sync, and let others in."""
-        self._writer.close()
-        os.close(self._lock)
+        try:
+            self._writer.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> EventLog:
         return self
@@ -80,3 +81,7 @@ class EventLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _unwritable(path: Path, error: OSError) -> StoreUnusable:
+    return StoreUnusable(f"{path} cannot be written: {error.strerror}; see to it or choose another --store")

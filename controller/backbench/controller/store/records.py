@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from backbench.domain.device import Device
@@ -13,15 +12,19 @@ from backbench.domain.run import RunSpec, RunState
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """A device by the name that its user gave it; `device` is what it last said of itself."""
+    """A device by the name that its user gave it; `device` is what it last said of itself.
+
+    `device_id` is what its certificate must name; empty where it is talked to in plain text or was never reached.
+    `certificate_not_after_unix_s` and `revocation_number` are what it has of this fleet, 0 where that is not known.
+    """
 
     name: str
     address: str
     added_unix_ns: int
     device: Device | None
-    ca_file: Path | None = None
-    certificate_file: Path | None = None
-    key_file: Path | None = None
+    device_id: str = ""
+    certificate_not_after_unix_s: int = 0
+    revocation_number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,15 +17,17 @@ from sqlalchemy import Engine, create_engine, delete, event, select, update
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
+from backbench.controller.store.leftovers import tidy, tidy_run
 from backbench.controller.store.log import EventLog
 from backbench.controller.store.records import DeviceRecord, DeviceRoofline, RunRecord
+from backbench.controller.store.rows import run_record
 from backbench.controller.store.schema import bring_up
 from backbench.controller.store.tables import DeviceRow, NoiseRow, RooflineRow, RunRow
 from backbench.domain.device import Device
 from backbench.domain.errors import BackbenchError, DeviceNotFound, RunNotFinished, RunNotFound, StoreUnusable
 from backbench.domain.run import RunSpec, RunState
 from backbench.wire.device import device_from_bytes, device_to_bytes
-from backbench.wire.run import spec_from_bytes, spec_to_bytes
+from backbench.wire.run import spec_to_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +74,9 @@ class Store:
             raise StoreUnusable(
                 f"store {path} cannot be used: {cause}; move it away or choose another --store"
             ) from error
-        return cls(root, engine)
+        store = cls(root, engine)
+        tidy(root, store.is_finished)
+        return store
 
     def close(self) -> None:
         """Close the SQLite file."""
@@ -96,9 +99,9 @@ class Store:
             address=record.address,
             added_unix_ns=record.added_unix_ns,
             device=_packed(record.device),
-            ca_file=_text(record.ca_file),
-            certificate_file=_text(record.certificate_file),
-            key_file=_text(record.key_file),
+            device_id=record.device_id,
+            certificate_not_after_unix_s=record.certificate_not_after_unix_s,
+            revocation_number=record.revocation_number,
         )
         with self._session() as session:
             known = session.get(DeviceRow, record.name)
@@ -171,8 +174,12 @@ class Store:
         budgets: tuple[str, ...],
         group: str = "",
         model_facts: Mapping[str, Any] | None = None,
+        created_unix_ns: int | None = None,
     ) -> RunRecord:
-        """Note a run before it is submitted, so that it can be followed whatever happens to this process."""
+        """Note a run before it is submitted, so that it can be followed whatever happens to this process.
+
+        `created_unix_ns` is that of a run that was submitted elsewhere.
+        """
         row = RunRow(
             run_id=spec.run_id,
             device_name=device_name,
@@ -180,7 +187,7 @@ class Store:
             spec=spec_to_bytes(spec),
             state=RunState.QUEUED.value,
             budgets=json.dumps(budgets),
-            created_unix_ns=time.time_ns(),
+            created_unix_ns=created_unix_ns or time.time_ns(),
             finished_unix_ns=None,
             document=None,
             model_facts=None if model_facts is None else json.dumps(model_facts),
@@ -189,7 +196,7 @@ class Store:
         with self._session() as session:
             session.add(row)
             session.flush()
-            return _run_record(row)
+            return run_record(row)
 
     def set_state(self, run_id: str, state: RunState) -> None:
         """Note where a run stands, unless it is finished here."""
@@ -202,14 +209,14 @@ class Store:
         with self._session() as session:
             row = session.get(RunRow, reference)
             if row is not None:
-                return _run_record(row)
+                return run_record(row)
             wanted = reference.lower()
             ids = session.scalars(select(RunRow.run_id).order_by(RunRow.created_unix_ns.desc())).all()
             long_enough = len(wanted) >= _SHORTEST_REFERENCE
             found = [each for each in ids if long_enough and (each.startswith(wanted) or each.endswith(wanted))]
             if len(found) != 1:
                 raise RunNotFound(_unknown_run(reference, found))
-            return _run_record(session.get_one(RunRow, found[0]))
+            return run_record(session.get_one(RunRow, found[0]))
 
     def runs(self, limit: int = 50, device: str | None = None, state: RunState | None = None) -> tuple[RunRecord, ...]:
         """Runs, newest first."""
@@ -219,7 +226,18 @@ class Store:
         if state is not None:
             query = query.where(RunRow.state == state.value)
         with self._session() as session:
-            return tuple(_run_record(row) for row in session.scalars(query))
+            return tuple(run_record(row) for row in session.scalars(query))
+
+    def unfinished(self, device: str) -> tuple[RunRecord, ...]:
+        """A device's runs that have not been fetched to their end, oldest first."""
+        query = select(RunRow).where(RunRow.device_name == device, RunRow.document.is_(None))
+        with self._session() as session:
+            return tuple(run_record(row) for row in session.scalars(query.order_by(RunRow.created_unix_ns)))
+
+    def is_finished(self, run_id: str) -> bool | None:
+        """Whether a run is here to its end; None for one that the store does not know."""
+        with self._session() as session:
+            return session.scalar(select(RunRow.document.is_not(None)).where(RunRow.run_id == run_id))
 
     def run_folder(self, run_id: str) -> Path:
         """Where a run's files lie."""
@@ -227,31 +245,30 @@ class Store:
 
     def log(self, run_id: str) -> EventLog:
         """The run's event log, for this process alone. Raises StoreUnusable when another one has it."""
-        return EventLog(self._log_path(run_id))
+        return EventLog(self.run_folder(run_id) / "events.log", self.root / "locks" / f"{run_id}.lock")
 
-    def finish(self, run_id: str) -> RunRecord:
+    def finish(self, run_id: str, log: EventLog | None = None) -> RunRecord:
         """Turn the log into Parquet files and the run's document; may be cut off and repeated at any point.
 
-        Raises RunNotFinished while the result is not here.
+        `log` is the run's, where the caller has it open. Raises RunNotFinished while the result is not here.
         """
+        if log is None:
+            with self.log(run_id) as opened:
+                return self.finish(run_id, opened)
         record = self.run(run_id)
         if record.document is None:
             from backbench.controller.store.finish import finished_document
 
-            with self.log(run_id) as log:
-                if not log.ended:
-                    raise RunNotFinished(
-                        f"run {run_id} has no result yet; fetch it: backbench run follow {run_id[-8:]}"
-                    )
-                noise = self._noise_of(record.device_name)
-                document = finished_document(record, log.events(), self.run_folder(run_id), noise)
+            if not log.ended:
+                raise RunNotFinished(f"run {run_id} has no result yet; fetch it: backbench run follow {run_id[-8:]}")
+            noise = self._noise_of(record.device_name)
+            document = finished_document(record, log.events(), self.run_folder(run_id), noise)
             with self._session() as session:
                 row = session.get_one(RunRow, run_id)
                 row.document = json.dumps(document, sort_keys=False)
                 row.state = document["state"]
                 row.finished_unix_ns = time.time_ns()
-        for leftover in ("events.log", "events.lock"):
-            (self.run_folder(run_id) / leftover).unlink(missing_ok=True)
+        tidy_run(self.run_folder(run_id), finished=True)
         return self.run(run_id)
 
     def _noise_of(self, device: str) -> dict[str, Any] | None:
@@ -294,12 +311,11 @@ class Store:
             return connection.execute(sql).fetchall()
 
     def remove_run(self, run_id: str) -> None:
-        """Forget a run and remove its files."""
-        with self._session() as session:
-            row = session.get(RunRow, run_id)
-            if row is not None:
-                session.delete(row)
-        shutil.rmtree(self.run_folder(run_id), ignore_errors=True)
+        """Forget a run and remove its files. Raises StoreUnusable while another process follows it."""
+        with self.log(run_id):
+            with self._session() as session:
+                session.execute(delete(RunRow).where(RunRow.run_id == run_id))
+            tidy_run(self.run_folder(run_id), finished=None)
 
     def _table(self, run_id: str, name: str) -> pa.Table:
         import pyarrow.parquet
@@ -314,9 +330,6 @@ class Store:
                 f"run {record.run_id[-8:]} is not fetched to its end; do it: backbench run follow {record.run_id[-8:]}"
             )
         return path
-
-    def _log_path(self, run_id: str) -> Path:
-        return self.run_folder(run_id) / "events.log"
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
@@ -355,34 +368,21 @@ def _packed(device: Device | None) -> bytes | None:
 
 def _device_record(row: DeviceRow) -> DeviceRecord:
     device = None if row.device is None else device_from_bytes(row.device)
-    files = (None if file is None else Path(file) for file in (row.ca_file, row.certificate_file, row.key_file))
-    return DeviceRecord(row.name, row.address, row.added_unix_ns, device, *files)
+    return DeviceRecord(
+        name=row.name,
+        address=row.address,
+        added_unix_ns=row.added_unix_ns,
+        device=device,
+        device_id=row.device_id,
+        certificate_not_after_unix_s=row.certificate_not_after_unix_s,
+        revocation_number=row.revocation_number,
+    )
 
 
 def _is_another(known: DeviceRecord, record: DeviceRecord) -> bool:
     if known.device is not None and record.device is not None:
         return known.device.device_id != record.device.device_id
     return known.address != record.address
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _run_record(row: RunRow) -> RunRecord:
-    record = RunRecord(
-        row.run_id,
-        row.device_name,
-        None if row.device is None else device_from_bytes(row.device),
-        spec_from_bytes(row.spec),
-        RunState(row.state),
-        tuple(json.loads(row.budgets)),
-        row.created_unix_ns,
-        row.finished_unix_ns,
-        group=row.group,
-        model_facts=None if row.model_facts is None else json.loads(row.model_facts),
-    )
-    return replace(record, document=json.loads(row.document)) if row.document else record
 
 
 def _unknown_run(reference: str, found: list[str]) -> str:

@@ -19,9 +19,9 @@ class DeviceRow(Base):
     address: Mapped[str]
     added_unix_ns: Mapped[int] = mapped_column(BigInteger)
     device: Mapped[bytes | None]
-    ca_file: Mapped[str | None]
-    certificate_file: Mapped[str | None]
-    key_file: Mapped[str | None]
+    device_id: Mapped[str]
+    certificate_not_after_unix_s: Mapped[int] = mapped_column(BigInteger)
+    revocation_number: Mapped[int] = mapped_column(BigInteger)
 
 
 class RunRow(Base):

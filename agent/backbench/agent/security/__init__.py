@@ -1,0 +1,1 @@
+"""Who may call this agent: its fleets, pairing codes, roles and limits of use."""
