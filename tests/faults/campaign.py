@@ -31,8 +31,8 @@ from tests.faults.scene import SHAPES, Life, Scene, Shape
 
 Say = Callable[[str], None]
 _HEADINGS = (
-    "fault", "trials", "struck in time", "runs done", "interrupted", "failed", "never submitted", "events equal",
-    "frames equal", "trials failed",
+    "fault", "trials", "struck in time", "runs done", "interrupted", "failed", "never submitted", "events compared",
+    "frames compared", "trials failed",
 )  # fmt: skip
 
 
