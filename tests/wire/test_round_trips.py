@@ -25,18 +25,19 @@ from backbench.domain.frame import NULLABLE_COLUMNS, FrameBlock
 from backbench.domain.preprocess import Preprocess
 from backbench.domain.run import RunState
 from backbench.domain.telemetry import TelemetryBlock, TelemetryColumn
-from backbench.v1 import artifact_pb2, device_pb2, frame_pb2, run_pb2, telemetry_pb2
+from backbench.v1 import artifact_pb2, device_pb2, frame_pb2, run_pb2, security_pb2, telemetry_pb2
 from backbench.wire.columns import frames_from_pb, frames_to_pb, telemetry_from_pb, telemetry_to_pb
 from backbench.wire.event import event_from_bytes, event_from_pb, event_to_bytes, event_to_pb
 from backbench.wire.mapping import from_message, to_message
 
-MODULES = (artifact_pb2, device_pb2, frame_pb2, run_pb2, telemetry_pb2)
+MODULES = (artifact_pb2, device_pb2, frame_pb2, run_pb2, security_pb2, telemetry_pb2)
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 FLOAT = st.floats(allow_nan=False)
 
 NOT_ON_THE_WIRE = {"Budget"}
+OTHER_NAMES = {"AgentSecurity": "GetSecurityResponse"}
 WITH_COLUMNS = {"FrameBlock", "TelemetryBlock", "TelemetryColumn", "RunEvent"}
 
 
@@ -52,15 +53,15 @@ NOUNS = {noun.__name__: noun for noun in nouns()}
 
 def message_class(name: str) -> type[Message]:
     for module in MODULES:
-        if hasattr(module, name):
-            return typing.cast("type[Message]", getattr(module, name))
+        if hasattr(module, OTHER_NAMES.get(name, name)):
+            return typing.cast("type[Message]", getattr(module, OTHER_NAMES.get(name, name)))
     raise LookupError(f"backbench.v1 has no message {name}; add one, or list the noun in NOT_ON_THE_WIRE")
 
 
 def scalars(field: FieldDescriptor, hint: Any) -> st.SearchStrategy[Any]:
     if hint is int:
         return INT32 if field.cpp_type == FieldDescriptor.CPPTYPE_INT32 else INT64
-    return {str: TEXT, float: FLOAT, bool: st.booleans()}[hint]
+    return {str: TEXT, bytes: st.binary(max_size=50), float: FLOAT, bool: st.booleans()}[hint]
 
 
 def values(field: FieldDescriptor, hint: Any) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one return a kind

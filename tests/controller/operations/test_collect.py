@@ -74,7 +74,7 @@ def test_what_was_handed_over_is_fetched_once_and_acknowledged(here: Store, clie
         assert here.frames(record.run_id)["index"].to_pylist() == list(range(32))
         assert client.get_run(record.run_id).collected
     again = fetched(here)
-    assert (again.records, again.of_others) == ([], 0)
+    assert (again.records, again.of_others) == ([], collected.of_others)
 
 
 def test_a_run_that_was_stopped_is_fetched_with_what_it_measured(here: Store, client: AgentClient) -> None:
