@@ -171,8 +171,16 @@ def adopting() -> Iterator[None]:
         libc.prctl(_SUBREAPER, 0, 0, 0, 0)
 
 
-def strays(own: set[int]) -> list[str]:
-    """The command lines of this process's descendants that are not its own and do not end by themselves."""
+def descendants() -> set[int]:
+    """The processes below this one."""
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def strays(expected: set[int], others: set[int], seconds: float = 15.0) -> list[str]:
+    """The command lines of this process's descendants that do not end in time.
+
+    Left out are the expected ones, but not what is below them, and `others` with everything below them.
+    """
     left: list[psutil.Process] = []
 
     def gone() -> bool:
@@ -180,7 +188,8 @@ def strays(own: set[int]) -> list[str]:
         left = []
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
-                if child.pid in own:
+                above = {child.pid, *(parent.pid for parent in child.parents())}
+                if child.pid in expected or others & above:
                     continue
                 if child.status() == psutil.STATUS_ZOMBIE:
                     if child.ppid() == os.getpid():
@@ -189,7 +198,7 @@ def strays(own: set[int]) -> list[str]:
                 left.append(child)
         return not left
 
-    wait_for(gone, 15.0)
+    wait_for(gone, seconds)
     return [_said(child) for child in left]
 
 

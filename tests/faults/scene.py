@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tests.faults.checks import Compared, LogKeeper, Payloads, Sides, compare, journal, litter
-from tests.faults.processes import DEADLINE_S, POLL_S, Agent, Backbench, Command, strays
+from tests.faults.processes import DEADLINE_S, POLL_S, Agent, Backbench, Command, descendants, strays
 from tests.faults.proxy import Direction, Proxy
 
 from backbench.agent.journal import JournalReader
@@ -60,6 +60,7 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._others = descendants()
         self.agent = Agent(folder)
         self.agent.start()
         self.proxy = Proxy(self.agent.address)
@@ -226,7 +227,7 @@ class Scene:
             yield "the agent has ended by itself"
 
     def _left_over(self) -> Iterator[str]:
-        for line in strays({self.agent.pid}):
+        for line in strays({self.agent.pid}, self._others):
             yield f"process {line} was left"
         yield from litter(self.agent.data_dir, self.backbench.store)
         for name in set(self.agent.leftovers()) - _HARMLESS:
