@@ -152,8 +152,9 @@ class Scene:
         problems = []
         if collect:
             self._until_ended(self._started("run", "collect", "--device", DEVICE))
-            for run in self.runs():
-                if run.state.ended and run.acknowledged_sequence < run.last_sequence:
+            for run in self.runs():  # one that ended since was not collected
+                stored = self.record(run.spec.run_id) is not None
+                if stored and run.acknowledged_sequence < run.last_sequence:
                     problems.append(f"run {run.spec.run_id} was collected and is not acknowledged")
         for run_id in self.unfinished():
             command = self._started("run", "follow", run_id, "--json")

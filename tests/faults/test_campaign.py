@@ -17,8 +17,6 @@ SHORT = {
 LIVES = {shape.name: Life(seconds=4.0, events=14, to_agent=2500, to_controller=20_000) for shape in SHAPES}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="adopts processes, which Linux alone can")
 def test_whatever_breaks_the_store_gets_what_was_measured_once_and_nothing_is_left_over() -> None:
     said: list[str] = []

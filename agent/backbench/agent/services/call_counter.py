@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 
 from backbench.agent.meters import Meters
+from backbench.agent.services.handlers import Context, surrounded
 
-Context = grpc.aio.ServicerContext[Any, Any]
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -31,39 +31,13 @@ class CallCounter(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        method = handler_call_details.method
-        for kind in ("unary_unary", "stream_unary"):
-            if (call := getattr(handler, kind)) is not None:
-                return handler._replace(**{kind: self._unary(method, call)})
-        for kind in ("unary_stream", "stream_stream"):
-            if (call := getattr(handler, kind)) is not None:
-                return handler._replace(**{kind: self._stream(method, call)})
-        return handler
+        return surrounded(handler, partial(self._counted, handler_call_details.method))
 
-    def _unary(self, method: str, handler: Any) -> Any:
-        async def counted(request: Any, context: Context) -> Any:
-            with self._counting(method, context):
-                return await handler(request, context)
-
-        return counted
-
-    def _stream(self, method: str, handler: Any) -> Any:
-        async def counted(request: Any, context: Context) -> AsyncIterator[Any]:
-            with self._counting(method, context):
-                responses = handler(request, context)
-                if inspect.isawaitable(responses):  # it writes them itself, as the health service does
-                    await responses
-                    return
-                async for response in responses:
-                    yield response
-
-        return counted
-
-    @contextlib.contextmanager
-    def _counting(self, method: str, context: Context) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _counted(self, method: str, request: Any, context: Context) -> AsyncIterator[Any]:
         cancelled = False
         try:
-            yield
+            yield request
         except (asyncio.CancelledError, GeneratorExit):
             cancelled = True
             raise

@@ -6,21 +6,22 @@ Anything else is a mistake in the agent and says so.
 from __future__ import annotations
 
 import asyncio
-import inspect
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from backbench.agent.security.gate import Call, Gate
+from backbench.agent.services.handlers import Context, surrounded
 from backbench.domain.errors import BackbenchError, DeadlineExceeded, InvalidArgument
 from backbench.wire.status import code_of, text_of, trailers_of
 
 log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
 _CERTIFICATE = "x509_pem_cert"
 
 
@@ -42,46 +43,19 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return handler
         method = handler_call_details.method
         handler = handler._replace(request_deserializer=_tolerant(method, handler.request_deserializer))
-        for kind in ("unary_unary", "stream_unary"):
-            if (call := getattr(handler, kind)) is not None:
-                return handler._replace(**{kind: self._unary(method, call)})
-        for kind in ("unary_stream", "stream_stream"):
-            if (call := getattr(handler, kind)) is not None:
-                return handler._replace(**{kind: self._stream(method, call)})
-        return handler
+        return surrounded(handler, partial(self._guarded, method))
 
-    def _unary(self, method: str, handler: Any) -> Any:
-        async def guarded(request: Any, context: Context) -> Any:
-            try:
-                with self._gate.call(method, context.peer(), _certificate_of(context)) as call:
-                    return await handler(self._timed(request, call), context)
-            except BackbenchError as error:
-                await _refuse(context, error)
-            except grpc.aio.AbortError:
-                raise
-            except Exception:  # noqa: BLE001 - the edge of the process
-                await _admit(context)
-
-        return guarded
-
-    def _stream(self, method: str, handler: Any) -> Any:
-        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            try:
-                with self._gate.call(method, context.peer(), _certificate_of(context)) as call:
-                    responses = handler(self._timed(request, call), context)
-                    if inspect.isawaitable(responses):  # it writes them itself, as the health service does
-                        await responses
-                        return
-                    async for response in responses:
-                        yield response
-            except BackbenchError as error:
-                await _refuse(context, error)
-            except grpc.aio.AbortError:
-                raise
-            except Exception:  # noqa: BLE001 - the edge of the process
-                await _admit(context)
-
-        return guarded
+    @contextlib.asynccontextmanager
+    async def _guarded(self, method: str, request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            with self._gate.call(method, context.peer(), _certificate_of(context)) as call:
+                yield self._timed(request, call)
+        except BackbenchError as error:
+            await _refuse(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:  # noqa: BLE001 - the edge of the process
+            await _admit(context)
 
     def _timed(self, request: Any, call: Call) -> Any:
         if isinstance(request, BackbenchError):
