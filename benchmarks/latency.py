@@ -42,8 +42,8 @@ from backbench.models.skeleton import materialise
 
 _SIZE = 224
 _SEED = 0
-_ROUNDS = 8
-_FRAMES = {"mobilenetv3_large_100": 1000, "resnet50": 120}
+_ROUNDS = 6
+_FRAMES = {"mobilenetv3_large_100": 700, "resnet50": 60}
 _TURN_S = {"mobilenetv3_large_100": 0.5, "resnet50": 2.0}
 _P99 = 0.99
 
