@@ -77,7 +77,7 @@ def _row(client: AgentClient, agent: AgentProcess, case: _Case, threads: ThreadP
     rounds = [_round(client, agent, case, threads) for _ in range(_ROUNDS)]
     sides = list(rounds[0])
     levels = {
-        (side, quantile): [_percentile(each[side], quantile) / 1e6 for each in rounds]
+        (side, quantile): [percentile(each[side], quantile) / 1e6 for each in rounds]
         for side in sides
         for quantile in (0.5, _P99)
     }
@@ -89,8 +89,8 @@ def _row(client: AgentClient, agent: AgentProcess, case: _Case, threads: ThreadP
         "frames_each": case.frames,
         **{f"{side}_p50_ms": statistics.median(levels[side, 0.5]) for side in sides},
         **{f"{side}_p99_ms": statistics.median(levels[side, _P99]) for side in sides},
-        **{f"{a}_over_{b}_p50": _ratio(levels[a, 0.5], levels[b, 0.5]) for a, b in pairs},
-        **{f"{a}_over_{b}_p99": _ratio(levels[a, _P99], levels[b, _P99]) for a, b in pairs},
+        **{f"{a}_over_{b}_p50": ratio(levels[a, 0.5], levels[b, 0.5]) for a, b in pairs},
+        **{f"{a}_over_{b}_p99": ratio(levels[a, _P99], levels[b, _P99]) for a, b in pairs},
     }
 
 
@@ -186,12 +186,12 @@ def _reported(client: AgentClient, case: _Case) -> list[int]:
     return times
 
 
-def _percentile(times: list[int], quantile: float) -> int:
+def percentile(times: list[int], quantile: float) -> int:
     """By nearest rank."""
     return sorted(times)[math.ceil(len(times) * quantile) - 1]
 
 
-def _ratio(ones: list[float], others: list[float]) -> dict[str, float]:
+def ratio(ones: list[float], others: list[float]) -> dict[str, float]:
     """The geometric mean of the rounds' ratios and the ends of Student's 95 % interval."""
     logs = [math.log(one / other) for one, other in zip(ones, others, strict=True)]
     mean = statistics.fmean(logs)

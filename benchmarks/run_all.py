@@ -15,6 +15,7 @@ import footprint
 import latency
 import overhead
 import survival
+import telemetry
 
 _WIDTH = 66
 SKELETONS = (
@@ -33,6 +34,7 @@ def main() -> None:
     results["latency"] = _latency()
     results["overhead"] = _overhead()
     results["survival"] = _survival()
+    results["telemetry"] = _telemetry()
     results["footprint"] = _footprint()
     results["skeleton"] = _skeleton()
     if options.json is not None:
@@ -68,6 +70,16 @@ def _survival() -> object:
     results = survival.run()
     for words, value, target in survival.rows(results):
         line(words, value, target)
+    return results
+
+
+def _telemetry() -> object:
+    results = telemetry.run()
+    for row in results["samples"]:
+        line(f"one sample of every source, {row['board']}, µs", row["sample_us"], "information")
+        line("    at their rates, thousandths of a core", row["core_permille"], "< 10")
+    _ratio_line("p50 with telemetry / without", results["latency"]["on_over_off_p50"])
+    line("    p99", results["latency"]["on_over_off_p99"]["value"], "information")
     return results
 
 

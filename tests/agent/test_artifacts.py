@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from backbench.agent.artifacts import ArtifactStore, default_quota
+from backbench.agent.artifacts import ArtifactStore, Upload, default_quota
 from backbench.domain.artifact import ArtifactKind
 from backbench.domain.errors import (
     ArtifactNotFound,
@@ -244,6 +244,37 @@ def test_both_of_two_uploads_may_come_to_their_end_at_the_same_moment(store: Art
         for ended in [threads.submit(upload.finish) for upload in uploads]:
             ended.result()
     assert store.path(SHA256).read_bytes() == DATA
+
+
+def test_bytes_beyond_the_announced_size_become_no_part_of_an_artifact(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = store.begin(SHA256, len(DATA), ArtifactKind.MODEL, "mine")
+    other = store.begin(SHA256, len(DATA) + 1, ArtifactKind.MODEL, "of somebody who lies")
+    mine.write(0, DATA)
+    publish = store.publish
+
+    def published(upload: Upload) -> None:
+        other.write(len(DATA), b"!")  # after the digest was found right
+        publish(upload)
+
+    monkeypatch.setattr(store, "publish", published)
+    mine.finish()
+    assert store.path(SHA256).read_bytes() == DATA
+
+
+def test_an_unfinished_upload_that_is_too_long_is_in_nobody_s_way(store: ArtifactStore) -> None:
+    with store.begin(SHA256, 2 * len(DATA), ArtifactKind.MODEL, "too long") as upload:
+        upload.write(0, DATA)
+        upload.write(len(DATA), DATA)
+    with store.begin(SHA256, len(DATA), ArtifactKind.MODEL, "right") as upload:
+        upload.finish()
+    assert store.path(SHA256).read_bytes() == DATA
+
+
+def test_a_name_without_end_is_refused(store: ArtifactStore) -> None:
+    with pytest.raises(InvalidArgument, match="1025 characters; give at most 1024"):
+        store.begin(SHA256, 1, ArtifactKind.MODEL, "x" * 1025)
 
 
 @pytest.mark.parametrize("described", [False, True])

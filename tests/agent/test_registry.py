@@ -140,7 +140,7 @@ def test_a_run_that_another_version_wrote_is_left_out_of_the_list(registry: Regi
 
 def test_a_full_disk_is_one_line_and_nothing_is_half_written(registry: Registry) -> None:
     fill(registry)
-    with pytest.raises(DiskFull, match="collect and delete runs"):
+    with pytest.raises(DiskFull, match="backbench run collect --device NAME"):
         for _ in range(100):
             registry.add(run())
     assert registry._db.execute("PRAGMA quick_check").fetchone() == ("ok",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from backbench.agent.registry import Registry
 from backbench.agent.reserve import Reserve
 from backbench.agent.retention import Retention
-from backbench.domain.errors import DiskFull, ResultsNotCollected, RunNotFound
+from backbench.domain.errors import DiskFull, ResultsNotCollected, RunNotFound, StoreUnusable
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import ModelRef, Run, RunSpec, RunState
 
@@ -122,6 +123,23 @@ def test_what_there_is_is_seen_after_a_restart_and_a_deletion_that_was_cut_is_co
     assert disk.left() == [0, 1]
     use = disk.retention.use()
     assert (use.used_bytes, use.quota_bytes, use.uncollected_runs, use.uncollected_bytes) == (200, 300, 1, 100)
+
+
+def test_a_run_that_the_disk_does_not_let_go_is_kept_and_the_refusal_says_so(
+    disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = disk.run()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", refuse)
+        with pytest.raises(StoreUnusable, match=f"run {run_id} cannot be deleted: Read-only file system"):
+            disk.retention.delete(run_id)
+    assert disk.left() == [0]
+    disk.retention.delete(run_id)
+    assert disk.left() == []
 
 
 def test_deleting_twice_is_harmless(disk: Disk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +33,7 @@ from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import SECOND_NS, FailureReason, ModelRef, Owner, Priority, RunFailure, RunSpec, RunState
 from backbench.wire.event import event_from_bytes
 
+ERRORS = {"mistake": ZeroDivisionError(), "full": OSError(errno.ENOSPC, "No space left on device")}
 ANA, BEN = Owner("ana", "lab"), Owner("ben", "lab")
 
 
@@ -58,8 +60,8 @@ class Device:
             async with turns.turn(spec.run_id, stop):
                 self.launches.append(spec.model.name)
                 await asyncio.sleep(0.001)
-                if spec.model.name == "crash":
-                    raise ZeroDivisionError
+                if spec.model.name in ERRORS:
+                    raise ERRORS[spec.model.name]
                 if spec.model.name == self.held:
                     self.holding.set()
                     await self.go_on.wait()
@@ -291,13 +293,16 @@ async def test_the_same_run_submitted_again_is_one_run(device: Device) -> None:
     assert device.launches == ["held", "a"]
 
 
-async def test_a_mistake_in_a_run_ends_it_and_the_next_one_goes(device: Device) -> None:
-    wrong, right = spec("crash"), spec("a", launches=1)
+@pytest.mark.parametrize(("error", "reason"), [("mistake", FailureReason.AGENT_BUG), ("full", FailureReason.DISK_FULL)])
+async def test_an_error_in_a_run_ends_it_and_the_next_one_goes(
+    device: Device, error: str, reason: FailureReason
+) -> None:
+    wrong, right = spec(error), spec("a", launches=1)
     device.submit(wrong, right)
     assert await device.ended(wrong, right) == [RunState.FAILED, RunState.DONE]
     failure = device.store.get(wrong.run_id).failure
     assert failure
-    assert failure.reason is FailureReason.AGENT_BUG
+    assert failure.reason is reason
 
 
 async def test_a_registry_that_takes_nothing_any_more_leaves_no_run_going_on(device: Device) -> None:
@@ -345,6 +350,8 @@ async def test_an_agent_that_stops_interrupts_what_goes_on_keeps_what_waits_and_
         await asyncio.wait_for(watching, 20)
     with pytest.raises(AgentStopping):
         device.submit(spec("late"))
+    with pytest.raises(AgentStopping, match="when it is back"):
+        await device.runs.cancel(waits.run_id)
     assert device.state(going) is RunState.INTERRUPTED
     await device.close()
     again = Device(device.folder)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from backbench.agent.validation import FEATURES, check_spec
-from backbench.domain.device import Limits
+from backbench.agent.sampling.lines import Survey
+from backbench.agent.validation import FEATURES, check_gate, check_spec
+from backbench.domain.device import Limits, SensorChannel, SensorSource
 from backbench.domain.errors import InvalidRunSpec
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.preprocess import Preprocess
@@ -53,6 +54,7 @@ def test_every_scenario_passes_with_what_it_needs(scenario: Scenario) -> None:
 def test_every_scenario_is_announced_and_what_is_beyond_one() -> None:
     assert {f"scenario.{name.value}" for name in Name} < set(FEATURES)
     assert {"launches", "memory-limit", "postprocess", "interleave"} < set(FEATURES)
+    assert {"telemetry-sources", "cool-gate", "set-clocks"} < set(FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +64,16 @@ def test_every_scenario_is_announced_and_what_is_beyond_one() -> None:
         {"postprocess": "top-1"},
         {"memory_limit_bytes": 40_000_000},
         {"group_id": new_run_id(), "group_size": 8},
+        {"telemetry_rate_hz": 0.0},
+        {"telemetry_rate_hz": 50.0},
+        {"wait_cool_mc": 45_000},
+        {"wait_cool_mc": 45_000, "wait_cool_limit_ns": 3600 * SECOND},
+        {"regime": "locked", "set_clocks": True},
+        {"regime": ""},
+        {"extra_sources": ("pmic",)},
     ],
 )
-def test_launches_limits_postprocessing_and_groups_pass(change: dict[str, Any]) -> None:
+def test_launches_limits_groups_telemetry_and_regimes_pass(change: dict[str, Any]) -> None:
     check_spec(replace(SPEC, **change), LIMITS)
 
 
@@ -126,7 +135,7 @@ def test_any_memory_limit_passes_where_no_floor_is_known() -> None:
         ({"group_id": new_run_id(), "group_size": -1}, "group_size is -1"),
         ({"group_id": "x" * 65, "group_size": 2}, "group_id has 65 characters"),
         ({"inputs": InputSpec(seed=-1)}, "seed of the inputs is -1"),
-        ({"regime": "locked"}, "regime locked"),
+        ({"regime": "loose"}, 'regime "loose" is none of as-shipped, locked'),
         ({"backend": BackendSpec(threads=-1)}, "threads"),
         ({"model": ModelRef("m", "../x", "file")}, "SHA-256"),
         ({"model": ModelRef("m", "a" * 64, "pickle")}, "pickle"),
@@ -141,10 +150,25 @@ def test_any_memory_limit_passes_where_no_floor_is_known() -> None:
         ({"preprocess": Preprocess(crop_ratio=0.0)}, "crop_ratio"),
         ({"preprocess": Preprocess(interpolation="magic")}, "interpolation"),  # type: ignore[arg-type]
         ({"layers_pass": True}, "layers_pass"),
-        ({"wait_cool_mc": 45000}, "wait_cool_mc"),
+        ({"telemetry_rate_hz": 50.1}, "telemetry_rate_hz"),
+        ({"wait_cool_mc": 0}, "wait_cool_mc"),
+        ({"wait_cool_mc": 150_001}, "wait_cool_mc"),
+        ({"wait_cool_mc": 45_000, "wait_cool_limit_ns": 1}, "wait_cool_limit_ns"),
+        ({"wait_cool_mc": 45_000, "wait_cool_limit_ns": 3601 * SECOND}, "wait_cool_limit_ns"),
+        ({"wait_cool_limit_ns": SECOND}, "without wait_cool_mc"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_carried_out_is_named(change: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRunSpec, match=words) as caught:
         check_spec(replace(SPEC, **change), LIMITS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_wait_for_a_cool_device_needs_a_temperature() -> None:
+    source = SensorSource("thermal", "read")
+    hot = SensorChannel("temp.tj", "mC", "test")
+    check_gate(Survey((source,), (hot,)))
+    check_gate(Survey())  # nothing is known of this device
+    for channels in ((), (replace(hot, available=False),), (replace(hot, name="power.total"),)):
+        with pytest.raises(InvalidRunSpec, match="shows no temperature to wait for"):
+            check_gate(Survey((source,), channels))

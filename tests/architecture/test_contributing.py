@@ -17,9 +17,12 @@ import pytest
 from backbench.agent.backends import base as backends
 from backbench.agent.backends.base import OpenRequest, WorkerFailure
 from backbench.agent.sensors import base as sensors
+from backbench.agent.sensors.trees import LiveTree, RootTree
 from backbench.domain.run import FailureReason
+from backbench.domain.telemetry import UNITS
 
 ROOT = Path(__file__).parents[2]
+SOURCE = "Add a source of telemetry"
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
@@ -116,30 +119,30 @@ def test_the_backend_of_the_example_refuses_what_is_no_model(reference: Any, tmp
     assert caught.value.reason is FailureReason.INVALID_MODEL
 
 
-def test_the_sensor_of_the_example_reads_what_the_kernel_says(tmp_path: Path) -> None:
-    module: Any = module_from("Add a sensor", tmp_path)
-    assert_it_satisfies(module.CpuPressure, sensors.Sensor)
-    file = tmp_path / "cpu"
-    sensor = module.CpuPressure(file)
-    assert sensor.channels() == ()
-    file.write_text("some avg10=12.34 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00 total=0\n")
-    (channel,) = sensor.channels()
-    assert channel.unit in sensors.UNITS
-    assert sensor.read() == {channel.name: 123}
+def test_the_source_of_the_example_reads_what_the_kernel_says(tmp_path: Path) -> None:
+    module: Any = module_from(SOURCE, tmp_path)
+    assert_it_satisfies(module.Batteries, sensors.Source)
+    assert module.Batteries(RootTree(tmp_path)).probe().reason == "no battery here"
+    file = tmp_path / "sys/class/power_supply/BAT0/capacity"
+    file.parent.mkdir(parents=True)
+    file.write_text("87\n")
+    source = module.Batteries(RootTree(tmp_path))
+    (channel,) = source.probe().channels
+    assert channel.unit in UNITS
+    assert source.read() == {"battery.bat0": 870}
     file.write_text("nonsense")
-    assert sensor.read() == {channel.name: None}
+    assert source.read() == {channel.name: sensors.Unread("EILSEQ")}
     file.unlink()
-    assert sensor.read() == {channel.name: None}
+    assert source.read() == {channel.name: sensors.Unread("ENOENT")}
 
 
-def test_the_sensor_of_the_example_works_on_this_machine(tmp_path: Path) -> None:
-    module: Any = module_from("Add a sensor", tmp_path)
-    sensor = module.CpuPressure()
-    for channel in sensor.channels():
-        assert isinstance(sensor.read()[channel.name], int | None)
+def test_the_source_of_the_example_works_on_this_machine(tmp_path: Path) -> None:
+    module: Any = module_from(SOURCE, tmp_path)
+    source = module.Batteries(LiveTree())
+    assert {channel.name for channel in source.probe().channels} == source.read().keys()
 
 
-@pytest.mark.parametrize("title", ["Add a backend", "Add a sensor"])
+@pytest.mark.parametrize("title", ["Add a backend", SOURCE])
 def test_the_lines_for_the_tables_name_a_class_of_the_example(title: str, tmp_path: Path) -> None:
     ((name, cls),) = re.findall(r'```\n    "(\w+)": (\w+),\n```', section(title))
     assert getattr(module_from(title, tmp_path), cls).name == name
@@ -147,7 +150,7 @@ def test_the_lines_for_the_tables_name_a_class_of_the_example(title: str, tmp_pa
     assert re.search(r"^[A-Z]+: dict\[str, ", (ROOT / table).read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("title", ["Add a backend", "Add a sensor"])
+@pytest.mark.parametrize("title", ["Add a backend", SOURCE])
 def test_an_example_passes_the_style_of_the_project(title: str) -> None:
     ((path, code),) = examples(title)
     for command in (["check"], ["format", "--check"]):

@@ -28,6 +28,7 @@ def loaded_by(module: str) -> set[str]:
         ("backbench.agent.__main__", {"torch", "onnx", "onnxruntime", "numpy", "tensorrt", "pycuda"}),
         ("backbench.controller.__main__", {"pyarrow", "duckdb", "scipy", "sqlalchemy", "onnx", "onnxruntime", "grpc"}),
         ("backbench.agent.worker.__main__", {"grpc", "google", "onnx", "torch"}),
+        ("backbench.agent.sampling.__main__", {"grpc", "google", "numpy", "onnx", "onnxruntime", "jtop", "pynvml"}),
         ("backbench.domain.event", {"google", "grpc", "numpy"}),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCE_ROOTS = ("agent", "controller", "models", "protos")
 CODE = {".py", ".pyi", ".proto"}
-DATA = {".toml", ".onnx", ".jpg", ".md", ".ini", ".mako", ".j2", ".html", ".css", ".js", ".sql"}
+DATA = {".bundle", ".toml", ".onnx", ".jpg", ".md", ".ini", ".mako", ".j2", ".html", ".css", ".js", ".sql"}
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,12 @@ from backbench.domain.errors import InvalidBudget
         ("compute.p99<=8ms", "compute.p99", 8.0, "ms"),
         ("e2e.p99.9<=50ms", "e2e.p99.9", 50.0, "ms"),
         ("host_gap.max<=90us", "host_gap.max", 0.09, "ms"),
+        ("energy<=0.5J", "energy", 0.5, "J"),
+        ("energy<=50 mJ", "energy", 0.05, "J"),
+        ("power<=10W", "power", 10.0, "W"),
+        ("power<=7500mW", "power", 7.5, "W"),
+        ("temp<=85C", "temp", 85.0, "C"),
+        ("temp<=85°C", "temp", 85.0, "C"),
     ],
 )
 def test_a_budget_is_read_in_its_base_unit(text: str, metric: str, limit: float, unit: str) -> None:
@@ -82,6 +88,9 @@ def test_a_budget_keeps_its_text_without_white_space() -> None:
         ("drops<=0.1", 'the unit is missing; write one of %, for example "drops<=0.1%"'),
         ("drops<=1ms", '"ms" is not a unit of share'),
         ("drops<=101%", "at most 100%"),
+        ("energy<=5W", '"W" is not a unit of energy; write one of uJ, mJ, J'),
+        ("power<=10", "the unit is missing; write one of mW, W"),
+        ("temp<=85F", '"F" is not a unit of temperature'),
         ("p99<=1.2.3ms", '"1.2.3" is not a number'),
         ("p99<=.ms", '"." is not a number'),
         ("p99<=0ms", "above 0"),

@@ -57,3 +57,11 @@ def test_two_who_send_the_same_at_once_are_both_told_that_it_is_there(client: Ag
         assert client.query_upload(sha256) == (SIZE, True)
         assert [artifact.sha256 for artifact in client.list_artifacts()] == [sha256]
     assert list((tmp_path / "agent/uploads").iterdir()) == []
+
+
+def test_what_a_loss_of_power_left_of_an_upload_is_sent_again(client: AgentClient, tmp_path: Path) -> None:
+    path = file(tmp_path, 1)
+    (tmp_path / "agent/uploads" / sha256_of_file(path)).write_bytes(bytes(SIZE // 2))
+    with client:
+        assert client.upload(path, sha256_of_file(path), ArtifactKind.MODEL, path.name) == SIZE // 2 + SIZE
+        assert client.find_missing([sha256_of_file(path)]) == ()

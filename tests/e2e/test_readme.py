@@ -55,7 +55,7 @@ def test_the_commands_by_hand_do_what_they_say(agents: Callable[..., Any], backb
         done = backbench(*command, status=None)
         assert done.returncode in (0, 1), f"{line}: {done.returncode}\n{done.stderr}"
         seen.append(command[0])
-    assert seen == ["device", *["profile"] * 3, "noise", "models", "inspect", *["run"] * 3, "compare"]
+    assert seen == ["device", *["profile"] * 3, "noise", "watch", "models", "inspect", *["run"] * 3, "compare"]
     assert (backbench.cwd / "frames.csv").is_file()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from onnx import TensorProto, helper
 from tests.security.fleet import (
     DEADLINE_S,
     Authority,
@@ -191,6 +192,14 @@ def test_an_oversized_message_is_refused(agent: TlsAgent, authority: Authority) 
         refused(InvalidArgument, lambda: install(channel, small_enough))
 
 
+def test_a_message_that_is_small_only_until_it_is_unpacked_is_refused(agent: TlsAgent, authority: Authority) -> None:
+    with authority.client(Role.ADMIN).channel(agent.address) as channel:
+        stub = security_pb2_grpc.SecurityServiceStub(channel)
+        bomb = pb.InstallCertificateRequest(certificate_pem=bytes(32 << 20))
+        gzip = grpc.Compression.Gzip
+        refused(MessageTooLarge, lambda: stub.InstallCertificate(bomb, timeout=DEADLINE_S, compression=gzip))
+
+
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", "a" * 63 + "/", "A" * 64, ""])
 def test_an_artifact_is_named_by_a_digest_and_never_by_a_path(agent: TlsAgent, authority: Authority, name: str) -> None:
     with authority.client().channel(agent.address) as channel:
@@ -213,6 +222,9 @@ def test_the_name_that_people_give_an_artifact_is_never_a_path(agent: TlsAgent, 
     assert (agent.data_dir / "artifacts" / hashlib.sha256(data).hexdigest()).read_bytes() == data
 
 
+ENGINE = b"ftrt" + bytes(range(256)) * 8
+
+
 class _Opened:
     """Leaves a file behind when it is unpickled."""
 
@@ -223,7 +235,9 @@ class _Opened:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("kind", ["a pickle", "a zip archive", "a TensorRT engine", "a script"])
+@pytest.mark.parametrize(
+    "kind", ["a pickle", "a zip archive", "a TensorRT engine", "a TensorRT engine in a model", "a script"]
+)
 def test_code_and_archives_are_no_models_and_are_never_opened(
     agent: TlsAgent, authority: Authority, tmp_path: Path, kind: str
 ) -> None:
@@ -233,7 +247,8 @@ def test_code_and_archives_are_no_models_and_are_never_opened(
     data = {
         "a pickle": pickle.dumps(_Opened(opened)),
         "a zip archive": archive.getvalue(),
-        "a TensorRT engine": b"ftrt" + bytes(range(256)) * 8,
+        "a TensorRT engine": ENGINE,
+        "a TensorRT engine in a model": model_with(ENGINE),
         "a script": f"#!/bin/sh\ntouch {opened}\n".encode(),
     }[kind]
     sha256 = hashlib.sha256(data).hexdigest()
@@ -263,6 +278,19 @@ def test_secrets_are_in_no_log_and_in_no_file_that_others_can_read(agent: TlsAge
     folders = [path for path in agent.data_dir.rglob("*") if path.is_dir()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in [agent.data_dir, *folders]} == {0o700}
     assert not [path for path in files if path.is_file() and code.encode() in path.read_bytes()]
+
+
+def model_with(engine: bytes) -> bytes:
+    """An ONNX model whose only node holds what was compiled elsewhere, as ONNX Runtime's TensorRT provider saves it."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 16, 16]) for name in ("x", "y")]
+    node = helper.make_node(
+        "EPContext", ["x"], ["y"], domain="com.microsoft", embed_mode=1, main_context=1, ep_cache_context=engine,
+        source="TensorrtExecutionProvider",
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph([node], "engine", ends[:1], ends[1:])
+    data: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return data
 
 
 def first_chunk(data: bytes, part: bytes) -> artifact_pb2.UploadRequest:

@@ -189,7 +189,11 @@ def test_a_damaged_fleet_is_left_out_and_said_and_can_be_removed(start: Start) -
     agent.join(two)
     agent.stop()
     (agent.data_dir / "security/fleets" / one.fleet_id / "revocations.pem").write_bytes(b"damaged")
+    left = [agent.data_dir / "security" / folder / ".a.pem.0a1b2c3d.part" for folder in ("", f"fleets/{two.fleet_id}")]
+    for path in left:
+        path.write_bytes(b"cut short")
     agent = start()
+    assert not [path for path in left if path.exists()]
     cut_off(lambda: one.client().security(agent.address))
     assert two.client().security(agent.address).device_id
     assert f"fleet {one.fleet_id} is left out" in agent.log()

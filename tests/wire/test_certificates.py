@@ -80,6 +80,23 @@ def test_an_authority_of_another_kind_of_key_is_none() -> None:
     assert not c.is_authority(signed)
 
 
+@pytest.mark.parametrize("left_out", [False, True])
+def test_an_authority_that_copies_the_name_and_the_identifier_of_another_is_none(left_out: bool) -> None:
+    key = c.new_key()
+    name, begin, end = AUTHORITY.subject, AUTHORITY.not_valid_before_utc, AUTHORITY.not_valid_after_utc
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, end)
+    for extension in AUTHORITY.extensions:
+        if not (left_out and isinstance(extension.value, x509.SubjectKeyIdentifier)):
+            builder = builder.add_extension(extension.value, extension.critical)
+    assert not c.is_authority(builder.sign(key, hashes.SHA256()))
+
+
+@pytest.mark.parametrize("number", [2**63, 2**150])
+def test_a_list_with_a_number_that_no_message_can_carry_is_refused(number: int) -> None:
+    with pytest.raises(InvalidArgument, match="number beyond"):
+        c.read_revocations(c.to_pem(c.make_revocations(KEY, AUTHORITY, {1}, number)), AUTHORITY)
+
+
 def test_revocations_are_read_back_with_their_number() -> None:
     serials = frozenset(a_device().serial_number for _ in range(3))
     pem = c.to_pem(c.make_revocations(KEY, AUTHORITY, serials, 7))

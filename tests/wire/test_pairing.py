@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import re
 
 import pytest
@@ -39,6 +40,17 @@ def test_both_sides_of_a_code_trust_what_the_other_signs() -> None:
     assert c.holder_of(client)[1] is Role.PAIRING
     assert c.server_names(server) == (codes.pairing_name(CODE),)
     assert codes.pairing_id(mine) in codes.pairing_name(CODE)
+
+
+def test_a_board_whose_clock_is_a_day_off_can_be_paired() -> None:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for signed in (
+        codes.sign_pairing_server(CODE, KEY.public_key()),
+        codes.sign_pairing_client(CODE, KEY.public_key()),
+        codes.pairing_authority(CODE)[1],
+    ):
+        assert signed.not_valid_before_utc <= now - datetime.timedelta(days=1)
+        assert signed.not_valid_after_utc >= now + datetime.timedelta(days=1)
 
 
 def test_another_code_is_another_authority_and_another_name() -> None:

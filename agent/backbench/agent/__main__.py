@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="backbench-agent", description="Executes models on this device and reports what they cost.")
     parser.add_argument("--version", action="version", version=f"backbench-agent {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_sensors(commands)
+    _add_local(commands)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[_Parser]) -> None:
     serve = _command(commands, "serve", "serve controllers until stopped", _serve)
     serve.add_argument(
         "--listen", default=f"127.0.0.1:{DEFAULT_PORT}", metavar="HOST:PORT", help="default: %(default)s"
@@ -71,6 +79,44 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="allow --metrics-listen beyond loopback: anyone on the network can then read the metrics",
     )
+    serve.add_argument(
+        "--allow-set-clocks",
+        action="store_true",
+        help="let runs that ask for it pin this device's clocks while they measure; afterwards what was is put back",
+    )
+    serve.add_argument(
+        "--simulate",
+        metavar="NAME|FILE",
+        help="replay a recorded board's telemetry and identity; results are marked as simulated, frames are real",
+    )
+
+
+def _add_sensors(commands: argparse._SubParsersAction[_Parser]) -> None:
+    sensors = commands.add_parser("sensors", help="show everything that can be read of this device, and what cannot")
+    sensors.add_argument("--json", action="store_true", help="one JSON document instead of text")
+    sensors.add_argument(
+        "--sensor",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="read this source too, whose reading costs something: pmic, tegrastats, jtop; can be given several times",
+    )
+    sensors.add_argument("--simulate", default="", metavar="NAME", help="a recorded board instead of this device")
+    sensors.set_defaults(perform=_sensors)
+    record = commands.add_parser(
+        "record-bundle",
+        help="record what this device shows, so that --simulate can replay it",
+        description="Prints a bundle: what the files and commands of this device say that telemetry is read from, once,"
+        " without serial numbers, addresses and host names. backbench-agent serve --simulate FILE replays it.",
+        epilog="To contribute a board: backbench-agent record-bundle --label 'Orin NX 16GB, idle' > board.bundle; read"
+        " it through; name it family-board-release.bundle and open a pull request that puts it beside the others in"
+        " agent/backbench/agent/sensors/bundles/.",
+    )
+    record.add_argument("--label", default="", metavar="TEXT", help="which board it is and in what state, for its head")
+    record.set_defaults(perform=_record_bundle)
+
+
+def _add_local(commands: argparse._SubParsersAction[_Parser]) -> None:
     status = _command(commands, "status", "say how the agent that serves here is", _status)
     status.add_argument("--json", action="store_true", help="one JSON document instead of text")
     pair = _command(commands, "pair", "print a one-time code for backbench pair", _pair)
@@ -84,7 +130,6 @@ def _parser() -> argparse.ArgumentParser:
     # Given before or after the word, and the default comes from before it.
     remove.add_argument("--data-dir", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="the agent's folder")
     remove.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON document")
-    return parser
 
 
 def _command(
@@ -105,6 +150,8 @@ def _command(
 def _serve(options: argparse.Namespace) -> int:
     configure(options.log_level, options.log_format)
     os.umask(0o077)
+    from backbench.agent.sensors.simulations import resolve_simulation
+
     settings = Settings(
         options.listen,
         options.data_dir,
@@ -113,6 +160,8 @@ def _serve(options: argparse.Namespace) -> int:
         limits=_limits(options),
         metrics_listen=options.metrics_listen,
         insecure_metrics=options.insecure_metrics,
+        allow_set_clocks=options.allow_set_clocks,
+        simulate="" if options.simulate is None else resolve_simulation(options.simulate),
     )
     # gRPC tells nobody of a failed handshake except in its own log, a line each.
     os.environ.setdefault("GRPC_VERBOSITY", "INFO" if uses_tls(settings) else "NONE")
@@ -148,6 +197,48 @@ def _status(options: argparse.Namespace) -> int:
     with LocalAgent(options.data_dir) as agent:
         document = status_document(agent.status(), agent.security())
     _print(options, document, status_text(document))
+    return 0
+
+
+def _sensors(options: argparse.Namespace) -> int:
+    from backbench.agent.sampling.report import sensors_document, sensors_text
+    from backbench.agent.sampling.survey import look
+    from backbench.agent.sensors.simulations import resolve_simulation, simulation_name
+    from backbench.agent.sensors.table import EXTRA_SOURCES
+    from backbench.agent.sensors.trees import open_tree
+
+    for name in options.sensor:
+        if name not in EXTRA_SOURCES:
+            raise InvalidArgument(f'--sensor "{name}" is none of {", ".join(EXTRA_SOURCES)}')
+    simulation = resolve_simulation(options.simulate) if options.simulate else ""
+    tree = open_tree(simulation, time.perf_counter_ns())
+    try:
+        found = look(tree, extra=tuple(EXTRA_SOURCES), read=options.sensor)
+    finally:
+        tree.close()
+    document = sensors_document(found, simulation_name(simulation))
+    _print(options, document, sensors_text(document))
+    return 0
+
+
+def _record_bundle(options: argparse.Namespace) -> int:
+    from backbench.agent.sensors.bundle import parse, render
+    from backbench.agent.sensors.recorder import record
+    from backbench.agent.sensors.trees import LiveTree
+
+    tree = LiveTree()
+    sys.stderr.write("reading this device, which takes up to half a minute\n")
+    try:
+        recorded = record(tree, f"backbench-agent {__version__}", options.label)
+    finally:
+        tree.close()
+    text = render(recorded.bundle)
+    parse(text)
+    sys.stdout.write(text)
+    for note in recorded.notes:
+        sys.stderr.write(f"{note}\n")
+    count = len(recorded.bundle.files)
+    sys.stderr.write(f"{count} files and commands recorded; read through the bundle before you give it away\n")
     return 0
 
 

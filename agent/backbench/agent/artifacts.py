@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,13 +24,14 @@ from backbench.domain.errors import (
     MessageTooLarge,
     UploadOutOfStep,
 )
-from backbench.models.whole_file import written_whole
+from backbench.models.whole_file import sync_folder, written_whole
 from backbench.wire.digest import CHUNK_BYTES
 
 log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 64 << 20
 _LARGEST_QUOTA = 16 << 30
+_LONGEST_NAME = 1024
 _ABANDONED_NS = 7 * 24 * 3600 * 10**9
 """An upload with which nobody has gone on for so long is the first to be dropped."""
 
@@ -63,6 +65,8 @@ class ArtifactStore:
         self._limit_bytes = min(limit_bytes, self.quota_bytes)
         self._in_use = in_use or (lambda _: False)
         self._progressing: dict[str, list[Upload]] = {}
+        self.appending = threading.Lock()
+        """Held while bytes are appended to an upload and while one becomes visible: never both at once."""
         self._clear()
 
     def path(self, sha256: str) -> Path:
@@ -100,9 +104,12 @@ class ArtifactStore:
     def begin(self, sha256: str, size_bytes: int, kind: ArtifactKind, name: str) -> Upload:
         """Go on with an upload, or start it; to be closed. Makes room for it, and raises when it cannot fit."""
         _checked(sha256)
+        if len(name) > _LONGEST_NAME:
+            raise InvalidArgument(f"the name {name[:40]!a}... has {len(name)} characters; give at most {_LONGEST_NAME}")
         if not 0 < size_bytes <= self._limit_bytes:
             raise MessageTooLarge(
-                f"artifact {name or sha256[:12]} has {size_bytes} bytes; this agent takes 1 to {self._limit_bytes}"
+                f"artifact {name or sha256[:12]} has {size_bytes} bytes; this agent takes 1 to {self._limit_bytes},"
+                " or more with a larger --artifact-quota"
             )
         upload = Upload(self, sha256, size_bytes, kind, name)
         if not self.holds(sha256):
@@ -140,16 +147,22 @@ class ArtifactStore:
         return self._uploads / sha256
 
     def publish(self, upload: Upload) -> None:
-        """Make a verified upload visible: its description first, then the file, by renaming."""
+        """Make a verified upload visible: its description first, then the file, by renaming.
+
+        What another upload, which announced more, has appended meanwhile is cut off.
+        """
         with written_whole(self._description(upload.sha256), mode=0o600) as file:
             known = {"kind": upload.kind.value, "name": upload.name, "created": time.time_ns()}
             file.write(json.dumps(known).encode())
+        path = self.upload_path(upload.sha256)
         try:
-            self.upload_path(upload.sha256).replace(self._artifacts / upload.sha256)
+            with self.appending:
+                os.truncate(path, upload.size_bytes)
+                path.replace(self._artifacts / upload.sha256)
         except FileNotFoundError:
             if not self.holds(upload.sha256):  # else another upload of the same bytes was a moment faster
                 raise
-        _sync_folder(self._artifacts)
+        sync_folder(self._artifacts)
 
     def _make_room(self, upload: Upload) -> None:
         """Drop what is needed for an upload, and nothing where that is not enough. Raises DiskFull."""
@@ -233,15 +246,22 @@ class Upload:
         self._store.ended(self)
 
     def catch_up(self) -> None:
-        """Hash what an earlier attempt has stored. That takes seconds for a large one: not for an event loop."""
+        """Hash what an earlier attempt has stored. That takes seconds for a large one: not for an event loop.
+
+        Bytes beyond the announced size are none of this artifact's, whoever left them there.
+        """
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:
             file.seek(self._hashed_bytes)
-            while block := file.read(CHUNK_BYTES):
+            while block := file.read(min(CHUNK_BYTES, self.size_bytes - self._hashed_bytes)):
                 self._digest.update(block)
                 self._hashed_bytes += len(block)
 
     def write(self, offset: int, data: bytes) -> int:
         """Append a chunk that starts at the committed offset; returns the new offset."""
+        with self._store.appending:
+            return self._append(offset, data)
+
+    def _append(self, offset: int, data: bytes) -> int:
         committed, complete = self._store.committed(self.sha256)
         if complete:  # by another upload
             return offset + len(data)
@@ -270,7 +290,7 @@ class Upload:
         committed, complete = self._store.committed(self.sha256)
         if complete:
             return
-        if committed != self.size_bytes:
+        if committed < self.size_bytes:
             raise UploadOutOfStep(
                 f"{self.name or self.sha256[:12]} ended after {committed} of {self.size_bytes} bytes; go on from there",
                 committed=str(committed),
@@ -296,11 +316,3 @@ def _files(folder: Path) -> Iterator[tuple[Path, int]]:
         if is_sha256(path.name):
             with contextlib.suppress(FileNotFoundError):  # gone meanwhile
                 yield path, path.stat().st_size
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

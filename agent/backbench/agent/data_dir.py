@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +21,12 @@ class DataDir:
     def __enter__(self) -> DataDir:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.stat().st_mode & stat.S_IWOTH:
+                # They could put a fleet of their own into it, or a socket at which pairing codes are asked for.
+                raise StoreUnusable(
+                    f"data folder {self.path} can be written by every user of this device; chmod o-w {self.path}, or"
+                    " choose another with --data-dir"
+                )
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StoreUnusable(

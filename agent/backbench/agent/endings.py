@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,11 @@ from backbench.domain.run import FailureReason, RunFailure
 _VMSTAT = Path("/proc/vmstat")
 _NO_MEMORY = ("bad_alloc", "Memory allocation", "Cannot allocate memory", "cannot allocate memory", "MemoryError")
 """What libraries say in their last words when a limit stops them before they can raise anything."""
+_LACKS = {
+    errno.ENOSPC: FailureReason.DISK_FULL,
+    errno.EDQUOT: FailureReason.DISK_FULL,
+    errno.ENOMEM: FailureReason.OUT_OF_MEMORY,
+}
 _CRASHES = {
     signal.SIGSEGV: "a library touched memory that is not its own",
     signal.SIGABRT: "a library gave up",
@@ -40,6 +46,12 @@ def failure_of(
     )
 
 
+def not_started(error: OSError) -> RunFailure:
+    """The failure of a process that could not even be started."""
+    message = f"no process could be started for the run ({error.strerror}); free what it lacks, and run it again"
+    return RunFailure(_LACKS.get(error.errno or 0, FailureReason.WORKER_CRASHED), message)
+
+
 def oom_kill_count() -> int:
     """How many processes the kernel has killed for lack of memory since it started; 0 where it does not tell."""
     with contextlib.suppress(OSError, ValueError):
@@ -49,12 +61,23 @@ def oom_kill_count() -> int:
     return 0
 
 
+def ending_words(status: int | None, last_line: str) -> str:
+    """How a helper of the agent ended, in a few words: "was ended by SIGKILL"."""
+    if status is not None and status < 0:
+        return f"was ended by {_signal_name(-status)}"
+    return f"exited with status {status}{': ' if last_line else ''}{last_line}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def _signalled(status: int, lines: tuple[str, ...], stage: str, memory_limited: bool, oom_killed: bool) -> RunFailure:
     number = -status
-    try:
-        name = signal.Signals(number).name
-    except ValueError:
-        name = f"signal {number}"
+    name = _signal_name(number)
     if number == signal.SIGKILL and oom_killed:
         remedy = ", or raise --memory-limit" if memory_limited else ""
         message = f"out of memory in phase {stage}: the kernel killed the worker; use a smaller model or size{remedy}"

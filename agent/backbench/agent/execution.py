@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from backbench.agent.artifacts import ArtifactStore
+from backbench.agent.cooling import STAGE, wait_cool
 from backbench.agent.identity import default_threads
 from backbench.agent.launches import Setting, Tally, steps
 from backbench.agent.models import ModelCache
-from backbench.agent.sampler import Sampler
-from backbench.agent.sensors.base import Sensor
-from backbench.agent.sensors.worker import WorkerMemory
+from backbench.agent.recording import Note
+from backbench.agent.sampling.lines import Plan
+from backbench.agent.sampling.processors import spare_processor
 from backbench.agent.supervisor import Surroundings, Watchdog, Worker, prepare_model, run_together
 from backbench.agent.turns import Turns
 from backbench.agent.worker.job import Job
@@ -31,6 +33,7 @@ from backbench.domain.event import (
 )
 from backbench.domain.frame import FrameBlock
 from backbench.domain.run import (
+    SECOND_NS,
     FailureReason,
     LaunchPurpose,
     QueuePolicy,
@@ -40,18 +43,18 @@ from backbench.domain.run import (
     ScenarioName,
 )
 
-Emit = Callable[[Happening], None]
+Emit = Callable[[Happening | Note], None]
+DEFAULT_WAIT_COOL_NS = 600 * SECOND_NS
 
 
 class Execution:
-    """One run on its way through the stages. `emit` journals an event, or shows it if it is progress."""
+    """One run on its way through the stages. `emit` journals an event, shows it if it is progress, or keeps a note."""
 
     def __init__(
         self,
         spec: RunSpec,
         artifacts: ArtifactStore,
         models: ModelCache,
-        sensors: Sequence[Sensor],
         emit: Emit,
         *,
         frame_limit: int,
@@ -61,11 +64,10 @@ class Execution:
         self._spec = spec
         self._artifacts = artifacts
         self._models = models
-        self._memory = WorkerMemory()
-        self._sensors = (*sensors, self._memory)
         self._emit = emit
         self._frame_limit = frame_limit
-        self._surroundings = replace(surroundings or Surroundings(), memory=self._memory)
+        self._surroundings = surroundings or Surroundings()
+        self._telemetry = self._surroundings.telemetry
         self._turns = turns or Turns([spec.run_id])
         self._shown: tuple[str, int] = ("", -1)
 
@@ -76,8 +78,10 @@ class Execution:
         watchdog = Watchdog(spec.stall_timeout_ns, deadline_ns, stop)
         self._emit(StateChange(RunState.PREPARING))
         self._artifacts.use(spec.artifacts)
+        if self._telemetry is not None:
+            self._telemetry.restart_clock()
         with self._models.held(self._models.path(spec)):
-            async with self._turn(stop):
+            async with self._turns.turn(spec.run_id, stop), self._sampled():
                 model_path, failure = await self._made_ready(watchdog)
             if failure is None:
                 failure = await self._measure(model_path, watchdog)
@@ -100,8 +104,12 @@ class Execution:
         launch = 0
         while setting is not None:
             tally = Tally(spec.scenario.deadline_at(setting.rate_mhz))
-            async with self._turn(watchdog.stop):
-                failure = await self._launch(LaunchPurpose.TIMED, launch, setting, model_path, watchdog, tally)
+            async with self._turns.turn(spec.run_id, watchdog.stop):
+                if launch == 0:
+                    watchdog = await self._cooled(watchdog)
+                with self._pinned():
+                    async with self._sampled():
+                        failure = await self._launch(LaunchPurpose.TIMED, launch, setting, model_path, watchdog, tally)
             if failure is not None:
                 return self._end_of_steps(failure, setting)
             launch += 1
@@ -111,17 +119,49 @@ class Execution:
                 setting = None
         return None
 
+    async def _cooled(self, watchdog: Watchdog) -> Watchdog:
+        """Wait for a cool device where that is asked for; the time that it took is added to what the run may take."""
+        spec = self._spec
+        if spec.wait_cool_mc is None or self._telemetry is None:
+            return watchdog
+        limit_ns = spec.wait_cool_limit_ns or DEFAULT_WAIT_COOL_NS
+        gate = await wait_cool(
+            self._telemetry,
+            spec.extra_sources,
+            spec.wait_cool_mc,
+            limit_ns,
+            watchdog.stop,
+            self._show_cooling,
+            self._warn,
+        )
+        self._emit(gate)
+        return replace(watchdog, deadline_ns=watchdog.deadline_ns + gate.waited_ns)
+
+    def _show_cooling(self, hottest_mc: int | None) -> None:
+        self._emit(Progress(STAGE, done_count=hottest_mc or 0, total_count=self._spec.wait_cool_mc))
+
+    @contextlib.contextmanager
+    def _pinned(self) -> Iterator[None]:
+        """The device's clocks are pinned inside the block where that is asked for."""
+        if not self._spec.set_clocks or self._surroundings.clocks is None:
+            yield
+            return
+        with self._surroundings.clocks.pinned() as clocks_set:
+            self._emit(clocks_set)
+            yield
+
     @contextlib.asynccontextmanager
-    async def _turn(self, stop: asyncio.Event) -> AsyncIterator[None]:
-        """This run's turn. Its telemetry is of these times alone: it is not to disturb the others."""
-        async with self._turns.turn(self._spec.run_id, stop):
-            sampling = asyncio.ensure_future(self._sample()) if self._spec.telemetry_rate_hz else None
-            try:
-                yield
-            finally:
-                if sampling is not None:
-                    sampling.cancel()
-                    await asyncio.gather(sampling, return_exceptions=True)
+    async def _sampled(self) -> AsyncIterator[None]:
+        """Telemetry inside the block is this run's. It is of its own turns alone: it is not to disturb the others."""
+        if self._telemetry is None:
+            yield
+            return
+        plan = Plan(self._spec.telemetry_rate_hz, self._spec.extra_sources)
+        async with self._telemetry.sampled(plan, self._emit, self._warn):
+            yield
+
+    def _warn(self, text: str) -> None:
+        self._emit(LogLine("warning", text))
 
     def _end_of_steps(self, failure: RunFailure, setting: Setting) -> RunFailure | None:
         """More engines than fit into the memory are what a search for their number is to find, not a failure."""
@@ -141,9 +181,10 @@ class Execution:
         numbers = (str(spec.batch), str(spec.height), str(spec.width))
         external = {file.location: str(self._artifacts.path(file.sha256)) for file in spec.model.external}
         folders = self._surroundings.folders
-        failure = await prepare_model([source, str(path), kind, *numbers], watchdog, external, folders)
-        if failure is None:
-            self._models.trim()
+        try:
+            failure = await prepare_model([source, str(path), kind, *numbers], watchdog, external, folders)
+        finally:
+            self._models.tidy(path)
         return path, self._named(failure, Path(source))
 
     async def _launch(
@@ -171,6 +212,7 @@ class Execution:
                 name = "memory" if purpose is LaunchPurpose.MEMORY else stage
                 self._emit(Progress(name, launch, done, total))
 
+        surroundings = self._placed(job.threads * setting.streams)
         workers = [
             Worker(
                 job,
@@ -178,7 +220,7 @@ class Execution:
                 frames,
                 progress if stream == 0 else _unshown,
                 stream=stream,
-                surroundings=self._surroundings,
+                surroundings=surroundings,
             )
             for stream in range(setting.streams)
         ]
@@ -191,6 +233,15 @@ class Execution:
             reports = [worker.report for worker in workers if worker.report is not None]
             tally.check(sum(report["counters"]["offered_frame_count"] for report in reports))
         return failure
+
+    def _placed(self, threads: int) -> Surroundings:
+        """The sampler on a processor of its own and the workers on the others, where so many threads leave one free."""
+        if self._telemetry is None or not self._spec.telemetry_rate_hz:
+            return self._surroundings
+        spare = spare_processor(threads)
+        self._telemetry.pin(spare)
+        processors = None if spare is None else frozenset(os.sched_getaffinity(0)) - {spare}
+        return replace(self._surroundings, processors=processors)
 
     def _named(self, failure: RunFailure | None, path: Path) -> RunFailure | None:
         """A failure that names the model as its user does, not by a file of the agent's own."""
@@ -240,23 +291,6 @@ class Execution:
             memory_limit_bytes=spec.memory_limit_bytes,
             reference_path=str(self._artifacts.path(reference)) if reference and timed else None,
         )
-
-    async def _sample(self) -> None:
-        sampler = Sampler(self._sensors)
-        period_ns = round(1e9 / self._spec.telemetry_rate_hz)
-        due_ns = flushed_ns = time.perf_counter_ns()
-        try:
-            while True:
-                sampler.sample()
-                due_ns += period_ns
-                if due_ns - flushed_ns >= 10**9 and (block := sampler.take()) is not None:
-                    self._emit(block)
-                    flushed_ns = due_ns
-                await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
-        finally:
-            sampler.sample()
-            if (block := sampler.take()) is not None:
-                self._emit(block)
 
 
 def _arrivals(name: ScenarioName, setting: Setting) -> str:

@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 36, 38
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _OPEN_FILES = 1024
 _PROCESSES = 16384
@@ -26,7 +26,8 @@ def isolate(largest_file_bytes: int) -> str:
     """Isolate this process, which must have one thread yet; returns what holds, "no_new_privs,rlimits,network".
 
     It can write no file larger than `largest_file_bytes`: anonymous memory that is mapped, pipes and /proc are not
-    affected. It is killed when its parent ends; whether that has happened already is for the caller to check.
+    affected. It is killed when its parent ends; whether that has happened already is for the caller to check. Where the
+    machine runs out of memory it goes first, and not the agent.
     """
     sys.dont_write_bytecode = True
     os.umask(0o077)
@@ -43,6 +44,9 @@ def isolate(largest_file_bytes: int) -> str:
     if _leave_network(libc):
         held.append("network")
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what detaches itself stays among its descendants
+    with contextlib.suppress(OSError):
+        (_PROC / "self/oom_score_adj").write_text("1000")
     return ",".join(held)
 
 

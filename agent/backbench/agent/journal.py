@@ -59,6 +59,7 @@ class Journal:
         if self._writer.size_bytes == 0:
             return
         last = self._writer.last_sequence
+        self.sync()  # else a power cut could leave the new file behind a gap
         following = RecordWriter(self._folder / _name(last + 1), after=last)
         with self._swap:
             before, self._writer = self._writer, following

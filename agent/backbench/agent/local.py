@@ -11,7 +11,7 @@ import grpc
 
 from backbench.agent.listening import socket_address, socket_path
 from backbench.domain.device import AgentStatus
-from backbench.domain.errors import AgentUnreachable, BackbenchError
+from backbench.domain.errors import AgentUnreachable, BackbenchError, DeadlineExceeded
 from backbench.domain.security import AgentSecurity
 from backbench.v1 import device_pb2, device_pb2_grpc, security_pb2, security_pb2_grpc
 from backbench.wire.mapping import from_message
@@ -59,6 +59,11 @@ class LocalAgent:
             known = error_from_status(found.code(), found.details() or "", found.trailing_metadata() or ())
             if known is None or (isinstance(known, AgentUnreachable) and not found.trailing_metadata()):
                 raise self._absent() if known else BackbenchError(str(found.details())) from None
+            if isinstance(known, DeadlineExceeded) and not found.trailing_metadata():
+                raise DeadlineExceeded(
+                    f"the agent over {self._data_dir} did not answer within {_TIMEOUT_S:g} s: it hangs, or the device"
+                    " has too much to do; look into its log, or restart it"
+                ) from None
             raise known from None
 
     def _absent(self) -> AgentUnreachable:

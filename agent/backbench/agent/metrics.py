@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -16,6 +17,8 @@ from backbench.domain.errors import AddressUnusable
 ReadStatus = Callable[[], Awaitable[AgentStatus]]
 _PREFIX = "backbench_"
 _ANSWER_S = 5.0
+_IDLE_S = 10.0
+"""How long a connection may stay open without a request: it holds a thread."""
 
 
 class AgentCollector(Collector):
@@ -62,6 +65,9 @@ def serve_metrics(host: str, port: int, read: ReadStatus, meters: Meters) -> tup
         raise AddressUnusable(
             f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another address with --metrics-listen"
         ) from error
+
+    handler: Any = server.RequestHandlerClass
+    server.RequestHandlerClass = type("Handler", (handler,), {"timeout": _IDLE_S})
 
     def stop() -> None:
         server.shutdown()

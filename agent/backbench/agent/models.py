@@ -23,8 +23,7 @@ class ModelCache:
         self._limit_bytes = limit_bytes
         self._held: Counter[Path] = Counter()
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left_behind in self._folder.glob(".*.part"):  # by a preparation that was killed
-            left_behind.unlink(missing_ok=True)
+        self._clear(".*.part")
 
     def path(self, spec: RunSpec) -> Path:
         """Where the model of a run lies or will lie: named by everything that determines its bytes."""
@@ -50,7 +49,16 @@ class ModelCache:
         finally:
             self._held[path] -= 1
 
-    def trim(self) -> None:
+    def tidy(self, path: Path) -> None:
+        """Remove what a preparation of a model left that was killed, and models above the limit."""
+        self._clear(f".{path.name}.*.part")
+        self._trim()
+
+    def _clear(self, pattern: str) -> None:
+        for left_behind in self._folder.glob(pattern):
+            left_behind.unlink(missing_ok=True)
+
+    def _trim(self) -> None:
         """Remove the longest unused models above the limit, but none that is held."""
         models = sorted(self._folder.glob("*.onnx"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         total = 0

@@ -60,7 +60,7 @@ async def _probe(name: str) -> Backend:
     if process.returncode != 0:
         return Backend(name, available=False, reason=f"probing it ended with status {process.returncode}")
     fields: dict[str, Any] = json.loads(output)
-    fields.update({name: tuple(fields[name]) for name in ("providers", "precisions")})
+    fields.update({name: tuple(fields[name]) for name in ("providers", "precisions", "options", "engine_precisions")})
     return Backend(**fields)
 
 

@@ -24,6 +24,8 @@ GRACE_S = 1.0
 _MARK = "BACKBENCH_LAUNCH"
 _ENDING_S = 10.0
 _POLL_S = 0.02
+_LONGEST_LINE = 2 << 20
+"""An event out of a longer one would fit into no message."""
 _KEPT = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "VIRTUAL_ENV", "GLIBC_TUNABLES"})
 _KEPT_PREFIXES = (
     "LC_", "LD_", "PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "MALLOC_", "ORT_", "CUDA_", "NVIDIA_", "TRT_",
@@ -54,7 +56,7 @@ async def start(module: str, *arguments: str, descriptors: tuple[int, ...] = (),
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", module, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, limit=16 << 20,
+            sys.executable, "-m", module, *arguments, stdin=pipe, stdout=pipe, stderr=pipe, limit=_LONGEST_LINE,
             pass_fds=descriptors, start_new_session=True, cwd=folder,
             env={**kept_environment(os.environ), _MARK: mark, "TMPDIR": str(folder)},
         )  # fmt: skip
@@ -105,8 +107,16 @@ def kill_group(process: asyncio.subprocess.Process) -> None:
 
 
 def clear_folders(folders: Path) -> None:
-    """Make the folder of working folders, and remove what an agent that was killed left in it."""
+    """Make the folder of working folders; remove what an agent that was killed left in it, and kill what it left.
+
+    A worker ends with its agent, but what a worker had started does not.
+    """
     folders.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            environment = process.environ()
+            if _MARK in environment and Path(environment.get("TMPDIR", "")).parent == folders:
+                process.kill()
     for left_behind in folders.glob("worker-*"):
         shutil.rmtree(left_behind, ignore_errors=True)
 

@@ -8,15 +8,22 @@ import errno
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
+from backbench.agent.clocks import ClocksSet
 from backbench.agent.journal import Journal
-from backbench.domain.event import Happening, LogLine, Progress, RunEvent, RunResult, StateChange
+from backbench.domain.event import CoolGate, Happening, LogLine, Progress, RunEvent, RunResult, StateChange
 from backbench.domain.frame import DROPPED, OUTCOME_NUMBERS, FrameBlock, FrameOutcome, FrameTag
 from backbench.domain.run import FailureReason, Owner, Run, RunFailure, RunState
 from backbench.wire.event import event_to_bytes
 
 log = logging.getLogger(__name__)
 
+_LONGEST_TEXT = 2000
+Note = CoolGate | ClocksSet
+"""What is told of a run once, in its result."""
+MAKE_ROOM = "fetch results with `backbench run collect --device NAME`, or delete files on the device"
+"""Collected runs go by themselves where their room is needed."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -37,13 +44,22 @@ class Recording:
         self.progress: Progress | None = None
         self.failure: RunFailure | None = None
         self.counts: dict[int, int] = {}
+        self.begun_ns = time.perf_counter_ns()
         self.conditions_start: Mapping[str, str] = {}
+        self._cool_gate: CoolGate | None = None
+        self._clocks_set: Mapping[str, str] = {}
         self.durable_sequence = 0
         self.news = asyncio.Event()
         self._unsynced = asyncio.Event()
 
-    def emit(self, happening: Happening) -> None:
-        """Journal an event, or show it if it is progress. Never raises: see `failure`."""
+    def emit(self, happening: Happening | Note) -> None:
+        """Journal an event, show it if it is progress, keep a note for the end. Never raises: see `failure`."""
+        if isinstance(happening, CoolGate):
+            self._cool_gate = happening
+            return
+        if isinstance(happening, ClocksSet):
+            self._clocks_set = happening.changes
+            return
         if isinstance(happening, Progress):
             self.progress = happening
             self.tell()
@@ -88,6 +104,7 @@ class Recording:
 
     def end(self, result: RunResult) -> None:
         """Write the run's end and close the journal. Never raises: what the disk does not take is only logged."""
+        result = replace(result, cool_gate=self._cool_gate, clocks_set=self._clocks_set)
         try:
             if self.failure is not None:  # where the disk refused an event, half of it may lie at the file's end
                 self.journal.begin_segment()
@@ -133,13 +150,30 @@ def run_result(
     )
 
 
+def storable(failure: RunFailure) -> RunFailure:
+    """The failure as it can be written and sent, whatever words a worker had for it."""
+    return replace(
+        failure, message=_text(failure.message), log_tail=tuple(_text(line) for line in failure.log_tail)
+    )  # fmt: skip
+
+
+def _text(words: str) -> str:
+    """At most _LONGEST_TEXT characters, and none that UTF-8 cannot carry."""
+    return words[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no room on the disk."""
+    return error.errno in _FULL
+
+
 def write_failure(error: OSError, last_sequence: int) -> RunFailure:
     """What it means for a run that its journal could not be written."""
     kept = f"everything up to event {last_sequence} is kept"
-    if error.errno in _FULL:
+    if is_full(error):
         return RunFailure(
             FailureReason.DISK_FULL,
-            f"the device's disk is full; {kept}; collect and delete runs, or delete artifacts, then run it again",
+            f"the device's disk is full; {kept}; {MAKE_ROOM}, then run it again",
         )
     return RunFailure(
         FailureReason.JOURNAL_DAMAGED,

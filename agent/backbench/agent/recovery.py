@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,6 +26,8 @@ from backbench.wire.run import run_from_bytes, run_to_bytes
 log = logging.getLogger(__name__)
 
 _KEPT = "run.rec"
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Why a journal cannot be read just now, which says nothing of the journal."""
 
 
 def keep_run(folder: Path, run: Run) -> None:
@@ -41,7 +46,9 @@ def adopt(folder: Path, registry: Registry) -> None:
         if not is_run_id(path.name) or _is_known(registry, path.name):
             continue
         run = _kept_run(path)
-        if run is None:
+        if run is None and _is_bare(path):  # one that was being begun; nobody was told that it is
+            shutil.rmtree(path, ignore_errors=True)
+        elif run is None:
             log.error("%s belongs to no known run, and does not say what was asked; it is left alone", path)
         else:
             found.append(run)
@@ -63,6 +70,7 @@ def is_event(payload: bytes) -> bool:
 class Found:
     """How far a run got by its journal: `result` where it ended, `started` where it left the queue."""
 
+    last_sequence: int = 0
     result: RunResult | None = None
     started: bool = False
     counts: dict[int, int] = field(default_factory=dict)
@@ -71,9 +79,10 @@ class Found:
 def read_back(folder: Path) -> Found:
     """Everything in a journal up to its end or the first damage."""
     found = Found()
-    for _, payload, _ in whole_events(JournalReader(folder)):
+    for sequence, payload, _ in whole_events(JournalReader(folder)):
         if not is_event(payload):
             break
+        found.last_sequence = sequence
         happening = event_from_bytes(payload).event
         if isinstance(happening, FrameBlock):
             count_frames(found.counts, happening)
@@ -85,7 +94,10 @@ def read_back(folder: Path) -> Found:
 
 
 def whole_events(reader: JournalReader, last: int | None = None) -> Iterator[tuple[int, bytes, str]]:
-    """The next events as (sequence, payload, kind), up to number `last`, the end, or the first that cannot be read."""
+    """The next events as (sequence, payload, kind), up to number `last`, the end, or the first that cannot be read.
+
+    Raises OSError where it is not the journal that keeps them from being read; see `is_passing`.
+    """
     try:
         while events := reader.read(last):
             for sequence, payload in events:
@@ -94,7 +106,14 @@ def whole_events(reader: JournalReader, last: int | None = None) -> Iterator[tup
                     return
                 yield sequence, payload, kind
     except OSError as error:
+        if is_passing(error):
+            raise
         log.warning("a journal cannot be read: %s", error)
+
+
+def is_passing(error: OSError) -> bool:
+    """Whether this process or the device has too much in hand, so that the same may work in a moment."""
+    return error.errno in _PASSING
 
 
 def missing_end(run: Run, folder: Path, due: int) -> tuple[RunEvent, ...]:
@@ -133,6 +152,13 @@ def _kept_run(folder: Path) -> Run | None:
     except (JournalCorrupt, OSError) as error:
         log.warning("%s cannot be read: %s", folder / _KEPT, error)
     return None
+
+
+def _is_bare(folder: Path) -> bool:
+    """Whether this is a run's folder in which nothing was journalled."""
+    with contextlib.suppress(OSError):
+        return all(path.name == _KEPT or path.stat().st_size == 0 for path in folder.iterdir())
+    return False
 
 
 def _is_known(registry: Registry, run_id: str) -> bool:

@@ -187,7 +187,10 @@ class Registry:
 
     def _refusal(self, error: sqlite3.Error) -> DiskFull | StoreUnusable:
         if _is_full(error):
-            return DiskFull("the device's disk is full; delete artifacts, or collect and delete runs")
+            return DiskFull(
+                "the device's disk is full; fetch results with `backbench run collect --device NAME`, or delete files"
+                " on the device"
+            )
         return StoreUnusable(f"{self._path} cannot be used: {error}; look at the device's disk")
 
     def _run(self, row: tuple[Any, ...]) -> Run:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from backbench.agent.registry import Registry
-from backbench.domain.errors import DiskFull, ResultsNotCollected
+from backbench.domain.errors import DiskFull, ResultsNotCollected, StoreUnusable
 from backbench.wire.records import sync_folder
 
 FLOOR_BYTES = 16 << 20
@@ -53,8 +54,7 @@ class Retention:
     def sweep(self) -> None:
         """After a start: complete what was being deleted, and see what there is."""
         for path in self._folder.glob(f"{_TRASH}*"):
-            self._registry.delete(path.name.removeprefix(_TRASH))
-            shutil.rmtree(path, ignore_errors=True)
+            self._bury(path)
         for collected in (True, False):
             for run_id in self._registry.ended(collected):
                 self.end(run_id)
@@ -69,15 +69,30 @@ class Retention:
         self._ended[run_id] = _folder_bytes(self.path(run_id))
 
     def delete(self, run_id: str) -> None:
-        """Remove a run and its journal: all of it or nothing, whatever happens meanwhile."""
+        """Remove a run and its journal: all of it or nothing, whatever happens meanwhile.
+
+        Raises DiskFull, StoreUnusable.
+        """
         trash = self._folder / f"{_TRASH}{run_id}"
-        if self.path(run_id).exists():
-            self.path(run_id).replace(trash)
-            sync_folder(self._folder)
-        self._registry.delete(run_id)
-        shutil.rmtree(trash, ignore_errors=True)
+        try:
+            if self.path(run_id).exists():
+                self.path(run_id).replace(trash)
+                sync_folder(self._folder)
+        except OSError as error:
+            raise StoreUnusable(
+                f"run {run_id} cannot be deleted: {error.strerror}; look at the device's disk"
+            ) from error
+        self._bury(trash)
         self._ended.pop(run_id, None)
         self._growing.discard(run_id)
+
+    def _bury(self, trash: Path) -> None:
+        """Complete a deletion. Its room comes first: a full disk needs it to forget the run. The folder goes last."""
+        for path in trash.glob("*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        self._registry.delete(trash.name.removeprefix(_TRASH))
+        shutil.rmtree(trash, ignore_errors=True)
 
     def use(self) -> JournalUse:
         """How full it is."""
@@ -110,7 +125,7 @@ class Retention:
         if self._free_bytes(self._folder) < 2 * self._floor_bytes:
             raise DiskFull(
                 f"the device's disk has less than {2 * self._floor_bytes >> 20} MiB free and {uncollected}; {remedy},"
-                " or delete artifacts"
+                " or delete files on the device"
             )
 
     def too_full(self) -> bool:

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from backbench.agent.identity import read_conditions
+from backbench.agent.conditions import conditions_of
 from backbench.agent.journal import Journal, JournalReader
-from backbench.agent.recording import Recording, run_result, write_failure
+from backbench.agent.recording import MAKE_ROOM, Note, Recording, run_result, storable, write_failure
 from backbench.agent.recovery import (
     adopt,
     is_event,
+    is_passing,
     keep_run,
     missing_end,
     progress_to_bytes,
@@ -24,7 +26,7 @@ from backbench.agent.recovery import (
 )
 from backbench.agent.registry import Registry
 from backbench.agent.retention import JournalUse, Retention
-from backbench.domain.errors import AgentStopping, BackbenchError, DiskFull, RunNotFinished
+from backbench.domain.errors import AgentStopping, BackbenchError, DiskFull, RunNotFinished, TooManyCalls
 from backbench.domain.event import Happening, LogLine, Progress, StateChange
 from backbench.domain.run import FailureReason, Run, RunFailure, RunState
 from backbench.wire.event import event_to_bytes
@@ -38,8 +40,16 @@ SYNC_S = 1.0
 class RunStore:
     """Runs in `root/runs`. Those that have not ended have a `Recording`."""
 
-    def __init__(self, root: Path, registry: Registry, quota_bytes: int, retention: Retention | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        registry: Registry,
+        quota_bytes: int,
+        retention: Retention | None = None,
+        simulation: str = "",
+    ) -> None:
         self._registry = registry
+        self._simulation = simulation
         self._folder = root / "runs"
         self._retention = retention or Retention(self._folder, registry, quota_bytes)
         self._recordings: dict[str, Recording] = {}
@@ -61,8 +71,7 @@ class RunStore:
                 try:
                     recording = self._take_up(run)
                 except OSError as error:
-                    failure = write_failure(error, run.last_sequence)
-                    self._registry.finish(run.spec.run_id, RunState.FAILED, failure, run.last_sequence)
+                    self._give_up(run, error)
                 else:
                     queued += [recording] if recording is not None else []
         return queued
@@ -73,24 +82,24 @@ class RunStore:
         self._retention.check()
         run_id = run.spec.run_id
         folder = self._retention.path(run_id)
-        with contextlib.ExitStack() as undo:
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
-            try:
+        try:
+            with contextlib.ExitStack() as undo:
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
                 keep_run(folder, run)
                 recording = Recording(run, undo.enter_context(Journal(folder)))
                 recording.emit(StateChange(RunState.QUEUED))
                 recording.sync()
-            except OSError as error:
-                raise DiskFull(write_failure(error, 0).message) from error
-            if recording.failure is not None:
-                raise DiskFull(recording.failure.message)
-            self._registry.add(run)
-            undo.pop_all()
+                if recording.failure is not None:
+                    raise DiskFull(recording.failure.message)
+                self._registry.add(run)
+                undo.pop_all()
+        except OSError as error:
+            raise DiskFull(write_failure(error, 0).message) from error
         self._recordings[run_id] = recording
         self._retention.begin(run_id)
         return recording
 
-    def emit(self, recording: Recording, happening: Happening) -> None:
+    def emit(self, recording: Recording, happening: Happening | Note) -> None:
         """Something happened in a run. Never raises: see `Recording.failure`."""
         if isinstance(happening, StateChange):
             try:
@@ -108,22 +117,30 @@ class RunStore:
             try:
                 self._registry.settle()
                 self._retention.make_room()
+                too_full = self._retention.too_full()
             except (BackbenchError, OSError) as error:
+                too_full = False
                 log.warning("no room can be made for run %s: %s", recording.spec.run_id, error)
-            if self._retention.too_full():
+            if too_full:
                 message = (
-                    "the device's disk is almost full; everything until then is kept; collect and delete runs, or"
-                    " delete artifacts, then run it again"
+                    f"the device's disk is almost full; everything until then is kept; {MAKE_ROOM}, then run it again"
                 )
                 recording.fail(RunFailure(FailureReason.DISK_FULL, message))
             await asyncio.sleep(SYNC_S)
+
+    def start(self, recording: Recording) -> None:
+        """The run begins now, under these conditions."""
+        recording.begun_ns = time.perf_counter_ns()
+        recording.conditions_start = conditions_of(self._simulation, recording.begun_ns)
 
     def end(self, recording: Recording, state: RunState, failure: RunFailure | None) -> None:
         """The run's end, in its journal and in the registry. Whatever the disk does, the run has ended after this."""
         if recording.failure is not None:
             state, failure = RunState.FAILED, recording.failure
             self._registry.reserve.release()
-        result = run_result(state, failure, recording.counts, recording.conditions_start, read_conditions())
+        failure = None if failure is None else storable(failure)
+        conditions_end = conditions_of(self._simulation, recording.begun_ns)
+        result = run_result(state, failure, recording.counts, recording.conditions_start, conditions_end)
         recording.end(result)
         self._forget(recording, state, failure)
         log.info("run %s is %s%s", recording.spec.run_id, state.value, f": {failure.message}" if failure else "")
@@ -141,8 +158,17 @@ class RunStore:
         return self._retention.use()
 
     def acknowledge(self, run_id: str, sequence: int) -> None:
-        """Keep how far a controller has stored the run. Raises RunNotFound."""
-        self._registry.acknowledge(run_id, min(sequence, self.get(run_id).last_sequence))
+        """Keep how far a controller has stored the run. Raises RunNotFound, DiskFull.
+
+        Where that cannot be written for want of room, one that is stored to its end goes: it would be the next to.
+        """
+        run = self.get(run_id)
+        try:
+            self._registry.acknowledge(run_id, min(sequence, run.last_sequence))
+        except DiskFull:
+            if not run.state.ended or sequence < run.last_sequence:
+                raise
+            self._retention.delete(run_id)
 
     def delete(self, run_id: str) -> None:
         """Remove an ended run and its journal. Raises RunNotFound, RunNotFinished."""
@@ -153,30 +179,36 @@ class RunStore:
     async def watch(self, run_id: str, from_sequence: int) -> AsyncGenerator[bytes, None]:
         """Every event from a number on, as journals keep them, then live, ending after the result.
 
-        Raises RunNotFound, AgentStopping.
+        Raises RunNotFound, AgentStopping, TooManyCalls.
         """
         self._registry.get(run_id)
-        reader = JournalReader(self._retention.path(run_id), from_sequence)
-        shown: Progress | None = None
-        while True:
-            recording = self._recordings.get(run_id)
-            news, last = (recording.news, recording.durable_sequence) if recording else (None, None)
-            due = reader.next_sequence
-            for sequence, payload, kind in whole_events(reader, last):
-                yield payload
-                if kind == "result":
-                    return
-                due = sequence + 1
-            if recording is None or news is None:
-                for payload in self._missing_end(run_id, due):
+        try:
+            reader = JournalReader(self._retention.path(run_id), from_sequence)
+            shown: Progress | None = None
+            while True:
+                recording = self._recordings.get(run_id)
+                news, last = (recording.news, recording.durable_sequence) if recording else (None, None)
+                due = reader.next_sequence
+                for sequence, payload, kind in whole_events(reader, last):
                     yield payload
-                return
-            if self._closed:
-                raise AgentStopping("the agent is shutting down; watch again when it is back")
-            if recording.progress is not None and recording.progress is not shown:
-                shown = recording.progress
-                yield progress_to_bytes(shown)
-            await news.wait()
+                    if kind == "result":
+                        return
+                    due = sequence + 1
+                if recording is None or news is None:
+                    for payload in self._missing_end(run_id, due):
+                        yield payload
+                    return
+                if self._closed:
+                    raise AgentStopping("the agent is shutting down; watch again when it is back")
+                if recording.progress is not None and recording.progress is not shown:
+                    shown = recording.progress
+                    yield progress_to_bytes(shown)
+                await news.wait()
+        except OSError as error:
+            if not is_passing(error):
+                raise
+            message = f"run {run_id} cannot be read just now ({error.strerror}); watch it again in a moment"
+            raise TooManyCalls(message) from error
 
     def close(self) -> None:
         """Close the journals of queued runs, and send away who watches them."""
@@ -212,6 +244,21 @@ class RunStore:
         self.end(recording, RunState.INTERRUPTED, None)
         return None
 
+    def _give_up(self, run: Run, error: OSError) -> None:
+        """End a run whose journal cannot be gone on with; what can be read of it is there to be collected."""
+        run_id = run.spec.run_id
+        recording = self._recordings.pop(run_id, None)
+        last = 0
+        with contextlib.suppress(OSError):
+            if recording is not None:
+                recording.journal.close()
+        with contextlib.suppress(OSError):
+            last = read_back(self._retention.path(run_id)).last_sequence
+        failure = write_failure(error, last)
+        log.error("run %s cannot be taken up: %s", run_id, failure.message)
+        self._registry.finish(run_id, RunState.FAILED, failure, max(1, last))  # 0 of 0 events would count as collected
+        self._retention.end(run_id)
+
     def _forget(self, recording: Recording, state: RunState, failure: RunFailure | None) -> None:
         run_id = recording.spec.run_id
         self._registry.finish(run_id, state, failure, recording.journal.last_sequence)
@@ -224,8 +271,9 @@ class RunStore:
         events = missing_end(run, self._retention.path(run_id), due)
         if due <= run.last_sequence:
             log.error("run %s: its journal is damaged at event %d", run_id, due)
-            # Who has stored this end has all that there is.
-            self._registry.set_last_sequence(run_id, min(run.last_sequence, due + 1))
+            with contextlib.suppress(DiskFull):
+                # Who has stored this end has all that there is.
+                self._registry.set_last_sequence(run_id, min(run.last_sequence, due + 1))
         return [event_to_bytes(event) for event in events]
 
     def _live(self, run: Run) -> Run:

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from backbench.agent.identity import read_conditions
 from backbench.agent.leases import Leases
-from backbench.agent.recording import Recording
+from backbench.agent.recording import Note, Recording, is_full, write_failure
 from backbench.agent.run_queue import RunQueue, Waiting
 from backbench.agent.run_store import RunStore
 from backbench.agent.supervisor import Stopped
@@ -22,7 +21,7 @@ from backbench.domain.run import FailureReason, Owner, Run, RunFailure, RunSpec,
 
 log = logging.getLogger(__name__)
 
-Emit = Callable[[Happening], None]
+Emit = Callable[[Happening | Note], None]
 
 
 class Performer(Protocol):
@@ -106,6 +105,8 @@ class Runs:
         """End a run that has not ended, with what it measured kept; returns it as it is after that."""
         recording = self.store.recordings.get(run_id)
         if recording is not None and run_id in self._queue:
+            if self._stopping:  # its journal may be closed already
+                raise AgentStopping(f"the agent is shutting down; cancel run {run_id} when it is back")
             self._queue.remove(run_id)
             self.store.end(recording, state, None)
             self._turn_over()
@@ -155,7 +156,7 @@ class Runs:
         log.info("run %s starts: %s on %s", spec.run_id, spec.model.name, spec.backend.name)
         state, failure = RunState.DONE, None
         try:
-            recording.conditions_start = read_conditions()
+            self.store.start(recording)
             failure = await self._perform(
                 spec, lambda happening: self.store.emit(recording, happening), recording.stop, turns
             )
@@ -167,10 +168,8 @@ class Runs:
             raise
         except BackbenchError as error:
             state, failure = RunState.FAILED, RunFailure(FailureReason.INVALID_INPUT, error.message)
-        except Exception:
-            log.exception("run %s: a mistake in the agent", spec.run_id)
-            message = "a mistake in the agent; its log has the details"
-            state, failure = RunState.FAILED, RunFailure(FailureReason.AGENT_BUG, message)
+        except Exception as error:  # noqa: BLE001 - it ends the run, and not the agent
+            state, failure = RunState.FAILED, _failure_of(error, recording)
         finally:
             keeping.cancel()
             self._running = tuple(run_id for run_id in self._running if run_id != spec.run_id)
@@ -203,3 +202,13 @@ class Runs:
         if lease is not None and waiting.lease_id != lease.lease_id:
             return lease.holder
         return self.store.recordings[self._running[0]].owner.name if self._running else ""
+
+
+def _failure_of(error: Exception, recording: Recording) -> RunFailure:
+    """What it means for a run that the agent could not go on with it."""
+    if isinstance(error, OSError) and is_full(error):  # for a worker's folder, say
+        failure = write_failure(error, recording.journal.last_sequence)
+        recording.fail(failure)
+        return failure
+    log.error("run %s: a mistake in the agent", recording.spec.run_id, exc_info=error)
+    return RunFailure(FailureReason.AGENT_BUG, "a mistake in the agent; its log has the details")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,9 +17,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from backbench.agent import __version__
 from backbench.agent.artifacts import ArtifactStore
 from backbench.agent.cgroups import Cgroups
+from backbench.agent.clocks import Clocks
 from backbench.agent.data_dir import DataDir
 from backbench.agent.execution import Execution
-from backbench.agent.identity import kept_device_id, read_identity
+from backbench.agent.identity import kept_device_id, kept_serial_key, read_identity
 from backbench.agent.leases import Leases
 from backbench.agent.listening import bind_port, bind_socket, make_room, reachable_name, remove_socket
 from backbench.agent.logs import LastError
@@ -26,13 +28,15 @@ from backbench.agent.meters import Meters
 from backbench.agent.models import ModelCache
 from backbench.agent.probe import probe_backends, probe_memory_floor
 from backbench.agent.processes import clear_folders
+from backbench.agent.recording import Note
 from backbench.agent.registry import Registry
 from backbench.agent.run_store import RunStore
 from backbench.agent.runs import Emit, Runs
-from backbench.agent.sampler import measured_channels
+from backbench.agent.sampling.hub import Telemetry
 from backbench.agent.security.pairing import DEFAULT_TTL_S
 from backbench.agent.security.setup import Security
-from backbench.agent.sensors.table import open_sensors
+from backbench.agent.sensors.simulations import simulation_name
+from backbench.agent.sensors.trees import open_tree
 from backbench.agent.services.artifact import ArtifactService
 from backbench.agent.services.call_counter import CallCounter
 from backbench.agent.services.device import DeviceService
@@ -42,9 +46,17 @@ from backbench.agent.services.security import SecurityService
 from backbench.agent.settings import Settings, metrics_address, uses_tls
 from backbench.agent.supervisor import Surroundings
 from backbench.agent.turns import Turns
-from backbench.agent.validation import FEATURES, check_spec
-from backbench.domain.device import MIN_PROTOCOL_REVISION, PROTOCOL_REVISION, AgentStatus, Backend, Device, Limits
-from backbench.domain.errors import BackendUnavailable, UnknownBackend
+from backbench.agent.validation import FEATURES, check_gate, check_spec
+from backbench.domain.device import (
+    MIN_PROTOCOL_REVISION,
+    PROTOCOL_REVISION,
+    AgentStatus,
+    Backend,
+    Device,
+    DeviceIdentity,
+    Limits,
+)
+from backbench.domain.errors import BackendUnavailable, InvalidRunSpec, UnknownBackend
 from backbench.domain.event import Happening
 from backbench.domain.frame import FrameBlock
 from backbench.domain.run import RunFailure, RunSpec
@@ -73,6 +85,9 @@ async def serve(settings: Settings) -> None:
             port = await agent.start()
             host = settings.listen.rpartition(":")[0]
             sys.stdout.write(f"listening on {host}:{port}\n")
+            if settings.simulate:
+                name = simulation_name(settings.simulate)
+                sys.stdout.write(f"simulating {name}: telemetry is replayed, frames are real\n")
             if agent.metrics_port is not None:
                 sys.stdout.write(f"metrics on port {agent.metrics_port}, path /metrics\n")
             if code := agent.security.first_code():
@@ -91,20 +106,22 @@ class Agent:
         self._settings = settings
         root = settings.data_dir.absolute()  # workers have a working folder of their own
         self._registry = Registry(root / "agent.sqlite")
-        self._sensors = open_sensors()
         self._meters = Meters()
         self._last_error = LastError()
         limits = settings.limits
         self._artifacts = ArtifactStore(root, limits.artifact_bytes, limits.artifact_store_bytes, self._in_use)
         self._models = ModelCache(root)
         clear_folders(root / "work")
-        self._surroundings = Surroundings(Cgroups.open(), folders=root / "work")
+        self._telemetry = Telemetry(settings.simulate, root / "work")
+        self._clocks = Clocks(root, allowed=settings.allow_set_clocks, root=settings.clocks_root)
+        self._surroundings = Surroundings(Cgroups.open(), self._telemetry, root / "work", self._clocks)
         self._floor_bytes: asyncio.Task[int | None] | None = None
         self._leases = Leases(self._registry)
-        runs = RunStore(root, self._registry, limits.journal_bytes)
+        runs = RunStore(root, self._registry, limits.journal_bytes, simulation=settings.simulate)
         self._runs = Runs(runs, self._perform, limits.queue_length, self._leases)
         self._instance_id = uuid.uuid4().hex
         self._device_id = kept_device_id(root, self._registry)
+        self._serial_key = kept_serial_key(root)
         self.security = Security(root, self._device_id, settings.call_limits, tls=uses_tls(settings))
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
@@ -143,7 +160,7 @@ class Agent:
         )
         artifacts = ArtifactService(self._artifacts, self._runs, self._meters)
         artifact_pb2_grpc.add_ArtifactServiceServicer_to_server(artifacts, server)
-        device = DeviceService(self._describe, self._sensors, self._status)
+        device = DeviceService(self._describe, self._telemetry, self._status)
         device_pb2_grpc.add_DeviceServiceServicer_to_server(device, server)
         run_pb2_grpc.add_RunServiceServicer_to_server(RunService(self._runs, self._leases, self._check), server)
         security_pb2_grpc.add_SecurityServiceServicer_to_server(SecurityService(self.security), server)
@@ -151,6 +168,7 @@ class Agent:
         make_room(_MAX_CONNECTIONS)
         port = bind_port(server, self._settings.listen, self.security.credentials)
         bind_socket(server, self._settings.data_dir)
+        self._clocks.restore()
         self._runs.recover()
         await server.start()
         self._server = server
@@ -159,6 +177,7 @@ class Agent:
         self._serve_metrics()
         for name in _SERVICES:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._telemetry.start()
         self._backends = asyncio.ensure_future(probe_backends())
         self._floor_bytes = asyncio.ensure_future(probe_memory_floor())
         self._tasks = [self._backends, self._floor_bytes, asyncio.ensure_future(self._runs.serve())]
@@ -168,6 +187,7 @@ class Agent:
         """Interrupt what runs, keep what was measured, close everything."""
         await self._health.enter_graceful_shutdown()
         await self._runs.stop()
+        await self._telemetry.close()
         if self._end_metrics is not None:
             await asyncio.to_thread(self._end_metrics)
         for task in self._tasks:
@@ -215,18 +235,29 @@ class Agent:
         )
 
     async def _describe(self) -> Device:
+        survey = await self._telemetry.survey()
         return Device(
             device_id=self._device_id,
-            identity=read_identity(),
+            identity=self._identity(),
             backends=await self._probed(),
-            sensors=measured_channels(self._sensors),
+            sensors=(*survey.channels, *survey.extra_channels),
+            sensor_sources=survey.sources,
             limits=await self._limits(),
             agent_version=__version__,
             protocol_revision=PROTOCOL_REVISION,
             min_protocol_revision=MIN_PROTOCOL_REVISION,
             agent_instance_id=self._instance_id,
             features=FEATURES,
+            simulated=bool(self._settings.simulate),
+            simulation=simulation_name(self._settings.simulate),
         )
+
+    def _identity(self) -> DeviceIdentity:
+        tree = open_tree(self._settings.simulate, time.perf_counter_ns())
+        try:
+            return read_identity(tree, self._serial_key)
+        finally:
+            tree.close()
 
     async def _limits(self) -> Limits:
         floor = None if self._floor_bytes is None else await asyncio.shield(self._floor_bytes)
@@ -244,6 +275,7 @@ class Agent:
 
     async def _check(self, spec: RunSpec) -> None:
         check_spec(spec, await self._limits())
+        await self._check_telemetry(spec)
         backends = {backend.name: backend for backend in await self._probed()}
         backend = backends.get(spec.backend.name)
         if backend is None:
@@ -253,8 +285,17 @@ class Agent:
         for sha256 in spec.artifacts:
             self._artifacts.path(sha256)
 
+    async def _check_telemetry(self, spec: RunSpec) -> None:
+        await self._telemetry.check_extra(spec.extra_sources)
+        if spec.wait_cool_mc is not None:
+            check_gate(await self._telemetry.survey())
+        if spec.set_clocks:
+            if self._settings.simulate:
+                raise InvalidRunSpec("a simulated device has no clocks to set; leave set_clocks away")
+            self._clocks.check()
+
     async def _perform(self, spec: RunSpec, emit: Emit, stop: asyncio.Event, turns: Turns) -> RunFailure | None:
-        def counted(happening: Happening) -> None:
+        def counted(happening: Happening | Note) -> None:
             if isinstance(happening, FrameBlock):
                 self._meters.measured(happening)
             emit(happening)
@@ -263,7 +304,6 @@ class Agent:
             spec,
             self._artifacts,
             self._models,
-            self._sensors,
             counted,
             frame_limit=self._settings.limits.frame_count,
             surroundings=self._surroundings,

@@ -27,7 +27,8 @@ class CallLimits:
 class Settings:
     """Where an agent listens, where it keeps its data, and what it refuses to exceed.
 
-    Beyond loopback it speaks TLS, on loopback with `tls`; `insecure_plaintext` is plain text everywhere.
+    Beyond loopback it speaks TLS, on loopback with `tls`; `insecure_plaintext` is plain text everywhere. `simulate` is
+    the recorded board whose telemetry is replayed, as `resolve_simulation` gives it; "" is this device.
     """
 
     listen: str
@@ -39,6 +40,9 @@ class Settings:
     upload_stall_s: float = 60.0
     metrics_listen: str | None = None
     insecure_metrics: bool = False
+    allow_set_clocks: bool = False
+    clocks_root: Path = Path("/")
+    simulate: str = ""
 
 
 def uses_tls(settings: Settings) -> bool:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,27 +18,32 @@ from typing import Any
 
 from backbench.agent import processes
 from backbench.agent.cgroups import Cgroups, Group
-from backbench.agent.endings import failure_of, oom_kill_count
+from backbench.agent.clocks import Clocks
+from backbench.agent.endings import failure_of, not_started, oom_kill_count
+from backbench.agent.pipes import Tail, last_words, send_line
 from backbench.agent.processes import Child
-from backbench.agent.sensors.worker import WorkerMemory
+from backbench.agent.sampling.hub import Telemetry
 from backbench.agent.worker import table
 from backbench.agent.worker.job import Job
-from backbench.domain.frame import FrameBlock
+from backbench.domain.frame import OUTCOME_NUMBERS, FrameBlock
 from backbench.domain.run import SECOND_NS, FailureReason, RunFailure
 
 TICK_S = 0.2
 BLOCK_ROWS = 256
 FLUSH_NS = SECOND_NS
 """Frames reach the journal at the latest this long after they were measured."""
-_LOG_LINES = 20
-_PIPES_S = 5.0
-"""How long what a process wrote is waited for when it and all that it started have ended."""
 _WORKER = "backbench.agent.worker"
+_OUTCOMES = frozenset(OUTCOME_NUMBERS.values())
+_HIGHEST = 2**31 - 1
 _SPANS = ("seen_ns", "preprocess_ns", "host_to_device_ns", "compute_ns", "device_to_host_ns", "postprocess_ns")
 
 
 class Stopped(Exception):
     """The worker was ended because somebody asked for it."""
+
+
+class _Damaged(Exception):
+    """The worker is not itself any more: a library wrote into memory that is not its own."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,29 @@ class Watchdog:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Where workers run: control groups, where there are any, who wants to know their process ids, and where their
-    working folders are made (None: where temporary files are).
+    """Where workers run: control groups, where there are any, telemetry that wants to know their process ids, clocks
+    that can be set, where their working folders are made (None: where temporary files are), and the processors that
+    are left to them (None: all that the agent may use).
     """
 
     cgroups: Cgroups | None = None
-    memory: WorkerMemory | None = None
+    telemetry: Telemetry | None = None
     folders: Path | None = None
+    clocks: Clocks | None = None
+    processors: frozenset[int] | None = None
+
+    def begin(self, pid: int) -> None:
+        """A worker has started, and has one thread yet; those that follow inherit where it may run."""
+        if self.processors is not None:
+            with contextlib.suppress(OSError):  # it has ended already
+                os.sched_setaffinity(pid, self.processors)
+        if self.telemetry is not None:
+            self.telemetry.begin(pid)
+
+    def end(self, pid: int) -> None:
+        """A worker is about to end."""
+        if self.telemetry is not None:
+            self.telemetry.end(pid)
 
 
 class Worker:
@@ -97,7 +117,7 @@ class Worker:
         self._flushed_ns = time.perf_counter_ns()
         self._alive_ns = self._flushed_ns
         self._seen = 0
-        self._stderr: deque[str] = deque(maxlen=_LOG_LINES)
+        self._stderr = Tail()
         self._failure: RunFailure | None = None
         self.report: dict[str, Any] | None = None
 
@@ -121,7 +141,7 @@ class Worker:
         """Let a gated worker go on."""
         self._released, self._alive_ns = True, time.perf_counter_ns()
         if self._child is not None:
-            await _send_line(self._child.process, "go")
+            await send_line(self._child.process, "go")
 
     def _group(self) -> contextlib.AbstractContextManager[Group | None]:
         cgroups = self._surroundings.cgroups
@@ -138,31 +158,39 @@ class Worker:
         job = replace(self._job, table_descriptor=descriptor, spawned_ns=time.perf_counter_ns(), parent_pid=os.getpid())
         descriptors = () if descriptor is None else (descriptor,)
         folders = self._surroundings.folders
-        child = self._child = await processes.start(_WORKER, descriptors=descriptors, folders=folders)
+        try:
+            child = self._child = await processes.start(_WORKER, descriptors=descriptors, folders=folders)
+        except OSError as error:
+            return not_started(error)
         process = child.process
         # It reads its job before it imports any library; what the bare interpreter held by then stays uncounted.
         if group is not None and group.add(process.pid) and job.memory_limit_bytes is not None:
             job = replace(job, memory_limit_bytes=None, memory_limit_held_by="cgroup")
-        readers = asyncio.gather(self._read_events(process), self._read_stderr(process))
-        if self._surroundings.memory is not None:
-            self._surroundings.memory.begin(process.pid)
+        # One that hangs before it has read its job holds that up: so it is sent beside everything else.
+        sending = send_line(process, job.to_json(), close=not job.gated)
+        talk = asyncio.gather(sending, self._read_events(process), self._stderr.read(process.stderr))
+        self._surroundings.begin(process.pid)
+        ended: RunFailure | None = None
         try:
-            await _send_line(process, job.to_json(), close=not job.gated)
             ended = await self._wait(child, watchdog, frame_table)
+        except _Damaged as damage:
+            self._spoil(damage)
         finally:
-            if self._surroundings.memory is not None:
-                self._surroundings.memory.end(process.pid)
+            self._surroundings.end(process.pid)
             await processes.end(child, group)
+            await last_words(talk)
             if frame_table is not None:
-                self._drain(frame_table, frame_table.written)
-            await _last_words(readers)
+                try:
+                    self._drain(frame_table, frame_table.written)
+                except _Damaged as damage:
+                    self._spoil(damage)
         limited = False
         if group is not None:
             if (peak := group.peak_bytes()) is not None:
                 self.counters["cgroup_peak_bytes"] = peak
             limited = group.out_of_memory_kills() > 0
         if ended is not None:
-            return RunFailure(ended.reason, ended.message, log_tail=tuple(self._stderr))
+            return RunFailure(ended.reason, ended.message, log_tail=tuple(self._stderr.lines))
         return self._ending(process.returncode or 0, oom_killed=limited or oom_kill_count() > kills)
 
     async def _wait(self, child: Child, watchdog: Watchdog, frame_table: table.FrameTable | None) -> RunFailure | None:
@@ -206,6 +234,8 @@ class Worker:
         while self._emitted < last:
             end = min(last, self._emitted + BLOCK_ROWS)
             columns = frame_table.columns(self._emitted, end)
+            if not _are_frames(columns, self._emitted, end):
+                raise _Damaged("wrote over its table of frames")
             self._frames(_block(self._launch, self._stream, columns))
             self._emitted = end
 
@@ -215,39 +245,30 @@ class Worker:
             async for line in process.stdout:
                 self._alive_ns = time.perf_counter_ns()
                 self._happened(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:  # it is not itself any more: a library wrote into its memory
-            message = f"the worker said something unintelligible in stage {self._stage} ({type(error).__name__})"
-            self._failure = RunFailure(FailureReason.WORKER_CRASHED, f"{message}; run it again")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self._spoil(_Damaged(f"said something unintelligible ({type(error).__name__})"))
             processes.kill_group(process)
+
+    def _spoil(self, damage: _Damaged) -> None:
+        message = f"the worker {damage} in stage {self._stage}; run it again"
+        self._failure = RunFailure(FailureReason.WORKER_CRASHED, message)
 
     def _happened(self, event: dict[str, Any]) -> None:
         kind = event.pop("event")
         if kind == "stage":
-            self._stage = event["stage"]
+            self._stage = str(event["stage"])
             if self._stage == "ready":
                 self.ready.set()
             self._progress(self._stage, 0)
         elif kind == "pause":
-            self._pause_ns = event["longest_ns"]
+            self._pause_ns = int(event["longest_ns"])
         elif kind == "report":
             self.report = event
         elif kind == "failure":
-            self._failure = RunFailure(FailureReason(event["reason"]), event["message"])
-
-    async def _read_stderr(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None  # noqa: S101 - it was asked for
-        begun = b""  # a line may come in pieces, and may never end
-        while data := await process.stderr.read(65536):
-            *lines, begun = (begun[-65536:] + data).split(b"\n")
-            self._keep(lines)
-        self._keep([begun])
-
-    def _keep(self, lines: Sequence[bytes]) -> None:
-        texts = (line.decode("utf-8", "replace").rstrip() for line in lines)
-        self._stderr.extend(text[:500] for text in texts if text)
+            self._failure = _failure_told(event)
 
     def _ending(self, status: int, oom_killed: bool) -> RunFailure | None:
-        tail = tuple(self._stderr)
+        tail = tuple(self._stderr.lines)
         if self._failure is not None:
             return RunFailure(self._failure.reason, self._failure.message, log_tail=tail)
         if status == 0 and self.report is not None:
@@ -304,12 +325,18 @@ async def prepare_model(
     `external` are the paths of the files in which the model keeps weights, by their locations.
     """
     kills = oom_kill_count()
-    child = await processes.start("backbench.agent.prepare", *arguments, folders=folders)
-    told = json.dumps({"parent_pid": os.getpid(), "external": dict(external or {})})
-    output = asyncio.ensure_future(child.process.communicate(told.encode()))
     try:
-        while not output.done() and not child.ended:
-            await asyncio.wait({output}, timeout=TICK_S)
+        child = await processes.start("backbench.agent.prepare", *arguments, folders=folders)
+    except OSError as error:
+        return not_started(error)
+    told = json.dumps({"parent_pid": os.getpid(), "external": dict(external or {})})
+    said, stderr = Tail(longest=65536), Tail()
+    sending = send_line(child.process, told)
+    talk = asyncio.gather(sending, said.read(child.process.stdout), stderr.read(child.process.stderr))
+    exited = asyncio.ensure_future(child.process.wait())
+    try:
+        while not exited.done() and not child.ended:
+            await asyncio.wait({exited}, timeout=TICK_S)
             if watchdog.stop.is_set():
                 raise Stopped
             if time.perf_counter_ns() > watchdog.deadline_ns:
@@ -317,38 +344,32 @@ async def prepare_model(
                     FailureReason.RUN_TIMED_OUT, "making the model ready took longer than --timeout allows"
                 )
     finally:
+        exited.cancel()
         await processes.end(child)
-        await _last_words(output)
+        await last_words(talk)
     if child.process.returncode == 0:
         return None
-    stdout, stderr = (b"", b"") if output.cancelled() else output.result()
-    lines = stdout.decode("utf-8", "replace").splitlines()
-    tail = tuple(stderr.decode("utf-8", "replace").splitlines()[-_LOG_LINES:])
-    if child.process.returncode == 1 and lines and lines[-1].startswith("{"):
-        event = json.loads(lines[-1])
-        return RunFailure(FailureReason(event["reason"]), event["message"], log_tail=tail)
+    tail = tuple(stderr.lines)
+    if child.process.returncode == 1 and said.lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            return replace(_failure_told(json.loads(said.lines[-1])), log_tail=tail)
     return failure_of(child.process.returncode or 0, tail, "prepare", oom_killed=oom_kill_count() > kills)
 
 
-async def _last_words(reading: asyncio.Future[Any]) -> None:
-    """Wait for what an ended process has written; not for ever, as somebody else may hold its pipes."""
-    await asyncio.wait({reading}, timeout=_PIPES_S)
-    if reading.done():
-        reading.result()
-    else:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+def _failure_told(event: dict[str, Any]) -> RunFailure:
+    """The failure that a process tells of. Raises ValueError, KeyError or TypeError where it is none."""
+    return RunFailure(FailureReason(event["reason"]), str(event["message"]))
 
 
-async def _send_line(process: asyncio.subprocess.Process, line: str, close: bool = True) -> None:
-    assert process.stdin is not None  # noqa: S101 - it was asked for
-    try:
-        process.stdin.write(line.encode() + b"\n")
-        await process.stdin.drain()
-        if close:
-            process.stdin.close()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it ended already; how it ended says the rest
+def _are_frames(columns: dict[str, tuple[int, ...]], first: int, last: int) -> bool:
+    """Whether these rows are what a worker writes: their own numbers, and values that have a meaning."""
+    small = (*columns["tags"], *columns["input"])
+    return (
+        columns["index"] == tuple(range(first, last))
+        and _OUTCOMES.issuperset(columns["outcome"])
+        and min(small) >= 0
+        and max(small) <= _HIGHEST
+    )
 
 
 def _block(launch: int, stream: int, columns: dict[str, tuple[int, ...]]) -> FrameBlock:

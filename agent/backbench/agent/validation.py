@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from backbench.agent.sampler import MAX_RATE_HZ
+from backbench.agent.sampling.lines import Survey
 from backbench.domain.arrivals import HIGHEST_RATE_MHZ, LOWEST_RATE_MHZ
 from backbench.domain.artifact import is_sha256
 from backbench.domain.device import Limits
@@ -20,6 +20,9 @@ FEATURES = (
     "postprocess",
     "interleave",
     "external-data",
+    "telemetry-sources",
+    "cool-gate",
+    "set-clocks",
 )
 """What this agent does beyond one launch of a closed loop of frames, by the names that it announces."""
 _AT_A_RATE = (
@@ -27,6 +30,9 @@ _AT_A_RATE = (
 )  # fmt: skip
 _FOR_A_TIME = (ScenarioName.CLOSED_LOOP, ScenarioName.PACED, ScenarioName.SOAK)
 _HOUR_NS = 3600 * SECOND_NS
+_HIGHEST_RATE_HZ = 50.0
+_HOTTEST_MC = 150_000
+_REGIMES = ("", "as-shipped", "locked")
 _LONGEST_GROUP_ID = 64
 _POSTPROCESSES = ("", "top-1")
 _SOURCES = ("skeleton", "export", "file")
@@ -49,10 +55,7 @@ def check_spec(spec: RunSpec, limits: Limits) -> None:
     _in_range("seed of the inputs", spec.inputs.seed, 0, 2**63 - 1)
     _in_range("run_timeout_ns", spec.run_timeout_ns, SECOND_NS, limits.run_duration_ns)
     _in_range("stall_timeout_ns", spec.stall_timeout_ns, SECOND_NS, limits.run_duration_ns)
-    if not 0 <= spec.telemetry_rate_hz <= MAX_RATE_HZ:
-        raise InvalidRunSpec(
-            f"telemetry_rate_hz is {spec.telemetry_rate_hz:g}; it must lie between 0 and {MAX_RATE_HZ:g}"
-        )
+    _check_telemetry(spec)
     _check_preprocess(spec)
     _check_scenario(spec.scenario, limits)
     _check_launches(spec, limits)
@@ -75,13 +78,31 @@ def _check_choices(spec: RunSpec) -> None:
         raise InvalidRunSpec(f'postprocess "{spec.postprocess[:64]}" is unknown; take "top-1", or none')
     unsupported = {
         "layers_pass": spec.layers_pass,
-        "wait_cool_mc": spec.wait_cool_mc,
-        "regime locked": spec.regime not in ("", "as-shipped"),
         f"precision {spec.model.precision}": spec.model.precision not in _PRECISIONS,
     }
     for name, asked in unsupported.items():
         if asked:
             raise InvalidRunSpec(f"this agent does not carry out {name} yet; leave it away or update the agent")
+
+
+def _check_telemetry(spec: RunSpec) -> None:
+    if not 0 <= spec.telemetry_rate_hz <= _HIGHEST_RATE_HZ:
+        raise InvalidRunSpec(
+            f"telemetry_rate_hz is {spec.telemetry_rate_hz:g}; it must lie between 0 and {_HIGHEST_RATE_HZ:g}"
+        )
+    if spec.regime not in _REGIMES:
+        raise InvalidRunSpec(f'regime "{spec.regime[:64]}" is none of {", ".join(_REGIMES[1:])}')
+    if spec.wait_cool_mc is not None:
+        _in_range("wait_cool_mc", spec.wait_cool_mc, 1, _HOTTEST_MC)
+        _in_range("wait_cool_limit_ns", spec.wait_cool_limit_ns or SECOND_NS, SECOND_NS, _HOUR_NS)
+    elif spec.wait_cool_limit_ns is not None:
+        raise InvalidRunSpec("wait_cool_limit_ns is there without wait_cool_mc; give both, or leave it away")
+
+
+def check_gate(survey: Survey) -> None:
+    """Raises InvalidRunSpec where there is no temperature to wait for; not where no survey could be made."""
+    if survey.sources and not survey.offers("temp."):
+        raise InvalidRunSpec("wait_cool_mc is given, and this device shows no temperature to wait for; leave it away")
 
 
 def _check_preprocess(spec: RunSpec) -> None:

@@ -10,6 +10,7 @@ import traceback
 from types import FrameType
 from typing import Any, NoReturn
 
+from backbench.controller.cli.output import print_note
 from backbench.domain.errors import BackbenchError
 
 # What these mean is that a path was named wrongly.
@@ -66,7 +67,7 @@ def _unexpected(error: Exception) -> int:
 
 
 def _failed(text: str, status: int) -> int:
-    sys.stderr.write(f"backbench: error: {' '.join(text.split())}\n")
+    print_note(f"error: {' '.join(text.split())}")
     return status
 
 

@@ -28,10 +28,26 @@ def written_whole(destination: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(destination)
+        sync_folder(destination.parent)
     except OSError as error:
         raise _unwritable(destination, error) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def clear_parts(folder: Path) -> None:
+    """Remove what killed processes left of files in a folder; for whoever alone writes there."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder onto the disk: else what was replaced or removed is back after a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _unwritable(destination: Path, error: OSError) -> BackbenchError:

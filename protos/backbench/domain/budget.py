@@ -1,4 +1,4 @@
-"""Budgets: `metric<=value unit`, e.g. "p99<=30ms", "compute.p50<=8ms", "drops<=0.1%" or "memory<=256MB"."""
+"""Budgets: `metric<=value unit`, e.g. "p99<=30ms", "compute.p50<=8ms", "drops<=0.1%" or "energy<=0.5J"."""
 
 from __future__ import annotations
 
@@ -42,6 +42,9 @@ _ALONE = {
     "drops": "share",
     "misses": "share",
     "cold_start": "time",
+    "energy": "energy",
+    "power": "power",
+    "temp": "temperature",
 }
 METRICS: dict[str, str] = {
     **_ALONE,
@@ -50,7 +53,8 @@ METRICS: dict[str, str] = {
 """What can be limited, and its kind of quantity.
 
 A statistic without a span is that of the whole pipeline: `e2e`, from the intended arrival, where frames arrive by a
-clock of their own, `service` elsewhere. "drops" and "misses" are shares of the offered frames.
+clock of their own, `service` elsewhere. "drops" and "misses" are shares of the offered frames, "energy" is that of one
+completed frame, "power" the mean, "temp" the highest of the hottest zone.
 """
 
 _PATTERN = re.compile(rf"\s*([A-Za-z][\w.]*)\s*(<=|>=|<|>|=+)\s*{QUANTITY_PATTERN}\s*")
@@ -58,7 +62,7 @@ _PATTERN = re.compile(rf"\s*([A-Za-z][\w.]*)\s*(<=|>=|<|>|=+)\s*{QUANTITY_PATTER
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """An upper limit on a metric; `limit` is in `unit`: ms for times, MB (10^6 bytes) for memory, % for shares."""
+    """An upper limit on a metric; `limit` is in `unit`, the base unit of its kind: ms, MB (10^6 bytes), %, J, W, C."""
 
     text: str
     metric: str

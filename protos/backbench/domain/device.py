@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-PROTOCOL_REVISION = 4
+PROTOCOL_REVISION = 5
 """Grows by one with every addition to backbench.v1."""
 MIN_PROTOCOL_REVISION = 1
 """Oldest revision of the other side that this code works with."""
@@ -28,6 +28,9 @@ class DeviceIdentity:
     cuda_architecture: str = ""
     conditions: Mapping[str, str] = field(default_factory=dict)
     hostname: str = ""
+    family: str = ""
+    jetpack: str = ""
+    firmware: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Backend:
     providers: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     max_opset: int | None = None
+    options: tuple[str, ...] = ()
+    engine_precisions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,18 @@ class SensorChannel:
     window_ns: int | None = None
     available: bool = True
     reason: str = ""
+    read_ns: int | None = None
+    kind: str = "gauge"
+
+
+@dataclass(frozen=True, slots=True)
+class SensorSource:
+    """One way of reading the machine. `state` is "read", "absent", "denied" or "off", `reason` why and the cure."""
+
+    name: str
+    state: str
+    reason: str = ""
+    period_ns: int = 0
     read_ns: int | None = None
 
 
@@ -90,6 +107,8 @@ class Device:
     simulated: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+    sensor_sources: tuple[SensorSource, ...] = ()
+    simulation: str = ""
 
 
 @dataclass(frozen=True, slots=True)

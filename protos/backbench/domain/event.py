@@ -101,6 +101,17 @@ class LaunchReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CoolGate:
+    """How a wait for a cool device ended; a temperature that could not be read is None."""
+
+    limit_mc: int
+    start_mc: int | None
+    end_mc: int | None
+    waited_ns: int
+    cool: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """The end of a run; the counts are of timed frames, with offered = completed + dropped + errored."""
 
@@ -112,6 +123,8 @@ class RunResult:
     errored_count: int = 0
     conditions_start: Mapping[str, str] = field(default_factory=dict)
     conditions_end: Mapping[str, str] = field(default_factory=dict)
+    cool_gate: CoolGate | None = None
+    clocks_set: Mapping[str, str] = field(default_factory=dict)
 
 
 Happening = StateChange | Progress | FrameBlock | TelemetryBlock | LogLine | LaunchReport | RunResult

@@ -23,12 +23,17 @@ UNITS: dict[str, dict[str, Decimal]] = {
             "GiB": "1073.741824",
         },
         "share": {"%": "1"},
+        "energy": {"uJ": "1e-6", "mJ": "1e-3", "J": "1"},
+        "power": {"mW": "1e-3", "W": "1"},
+        "temperature": {"C": "1", "\u00b0C": "1"},
         # Apart from "time": a latency of "30m" is a slip of the pen, a soak of "30m" is not.
         "duration": {**_TIME, "m": "60e3", "h": "3600e3"},
     }.items()
 }
 """By kind: what one of each unit is in the kind's base unit."""
-BASE_UNITS = {"time": "ms", "memory": "MB", "share": "%", "duration": "ms"}
+BASE_UNITS = {
+    "time": "ms", "memory": "MB", "share": "%", "energy": "J", "power": "W", "temperature": "C", "duration": "ms",
+}  # fmt: skip
 _EXAMPLE_UNITS = {**BASE_UNITS, "duration": "s"}
 _NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 QUANTITY_PATTERN = rf"({_NUMBER})\s*([^\s\d]*)"

@@ -83,6 +83,7 @@ class LaunchPurpose(Enum):
     TIMED = "timed"
     MEMORY = "memory"
     LAYERS = "layers"
+    BUILD = "build"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +111,17 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class BackendSpec:
-    """What executes it. `threads` None lets the agent choose, and say so."""
+    """What executes it. `threads` None lets the agent choose, and say so.
+
+    `precision` is what the engine is to compute in, where the backend chooses that; empty for as the model is.
+    """
 
     name: str = "onnxruntime"
     threads: int | None = None
     spin: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
     allow_fallback: bool = False
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,7 @@ class RunSpec:
     preprocess: Preprocess = IMAGENET_DEFAULT
     launches: int = 1
     memory_pass: bool = True
-    telemetry_rate_hz: float = 2.0
+    telemetry_rate_hz: float = 10.0
     run_timeout_ns: int = 3600 * SECOND_NS
     stall_timeout_ns: int = 120 * SECOND_NS
     priority: Priority = Priority.INTERACTIVE
@@ -200,6 +205,8 @@ class RunSpec:
     postprocess: str = ""
     group_id: str = ""
     group_size: int = 0
+    set_clocks: bool = False
+    extra_sources: tuple[str, ...] = ()
 
     @property
     def artifacts(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from backbench.v1 import telemetry_pb2 as backbench_dot_v1_dot_telemetry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62\x61\x63kbench/v1/device.proto\x12\x0c\x62\x61\x63kbench.v1\x1a\x1c\x62\x61\x63kbench/v1/telemetry.proto\"\x12\n\x10GetDeviceRequest\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.backbench.v1.Device\"(\n\x15WatchTelemetryRequest\x12\x0f\n\x07rate_hz\x18\x01 \x01(\x01\"I\n\x16WatchTelemetryResponse\x12/\n\ttelemetry\x18\x01 \x01(\x0b\x32\x1c.backbench.v1.TelemetryBlock\"\xb4\x03\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12.\n\x08identity\x18\x02 \x01(\x0b\x32\x1c.backbench.v1.DeviceIdentity\x12\'\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x15.backbench.v1.Backend\x12,\n\x07sensors\x18\x04 \x03(\x0b\x32\x1b.backbench.v1.SensorChannel\x12$\n\x06limits\x18\x05 \x01(\x0b\x32\x14.backbench.v1.Limits\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12\x19\n\x11protocol_revision\x18\x07 \x01(\x05\x12\x1d\n\x15min_protocol_revision\x18\x08 \x01(\x05\x12\x19\n\x11\x61gent_instance_id\x18\t \x01(\t\x12\x11\n\tsimulated\x18\n \x01(\x08\x12,\n\x04tags\x18\x0b \x03(\x0b\x32\x1e.backbench.v1.Device.TagsEntry\x12\x10\n\x08\x66\x65\x61tures\x18\x0c \x03(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe3\x02\n\x0e\x44\x65viceIdentity\x12\r\n\x05\x62oard\x18\x01 \x01(\t\x12\x0e\n\x06module\x18\x02 \x01(\t\x12\x0b\n\x03soc\x18\x03 \x01(\t\x12\x13\n\x0bserial_hash\x18\x04 \x01(\t\x12\x0f\n\x07machine\x18\x05 \x01(\t\x12\x11\n\tcpu_count\x18\x06 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\n\n\x02os\x18\x08 \x01(\t\x12\x0e\n\x06kernel\x18\t \x01(\t\x12\x18\n\x10platform_release\x18\n \x01(\t\x12\x19\n\x11\x63uda_architecture\x18\x0b \x01(\t\x12@\n\nconditions\x18\x0c \x03(\x0b\x32,.backbench.v1.DeviceIdentity.ConditionsEntry\x12\x10\n\x08hostname\x18\r \x01(\t\x1a\x31\n\x0f\x43onditionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x85\x01\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tproviders\x18\x05 \x03(\t\x12\x12\n\nprecisions\x18\x06 \x03(\t\x12\x11\n\tmax_opset\x18\x07 \x01(\x05\"\xfb\x01\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\x03\x12\x16\n\x0e\x61rtifact_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cqueue_length\x18\x03 \x01(\x05\x12\x13\n\x0b\x66rame_count\x18\x04 \x01(\x03\x12\x13\n\x0bimage_count\x18\x05 \x01(\x05\x12\x17\n\x0frun_duration_ns\x18\x06 \x01(\x03\x12\x12\n\nfree_bytes\x18\x07 \x01(\x03\x12 \n\x18memory_limit_floor_bytes\x18\x08 \x01(\x03\x12\x15\n\rjournal_bytes\x18\t \x01(\x03\x12\x1c\n\x14\x61rtifact_store_bytes\x18\n \x01(\x03\"\x12\n\x10GetStatusRequest\">\n\x11GetStatusResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.backbench.v1.AgentStatus\"\xc4\x03\n\x0b\x41gentStatus\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x17\n\x0fstarted_unix_ns\x18\x02 \x01(\x03\x12\x0e\n\x06listen\x18\x03 \x01(\t\x12\x0b\n\x03tls\x18\x04 \x01(\x08\x12\x17\n\x0frunning_run_ids\x18\x05 \x03(\t\x12\x16\n\x0equeued_run_ids\x18\x06 \x03(\t\x12<\n\nrun_counts\x18\x07 \x03(\x0b\x32(.backbench.v1.AgentStatus.RunCountsEntry\x12\x19\n\x11uncollected_count\x18\x08 \x01(\x03\x12\x16\n\x0e\x61rtifact_bytes\x18\t \x01(\x03\x12\x1c\n\x14\x61rtifact_limit_bytes\x18\n \x01(\x03\x12\x15\n\rjournal_bytes\x18\x0b \x01(\x03\x12\x1b\n\x13journal_limit_bytes\x18\x0c \x01(\x03\x12\x12\n\nfree_bytes\x18\r \x01(\x03\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x1a\n\x12last_error_unix_ns\x18\x0f \x01(\x03\x1a\x30\n\x0eRunCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x8a\x02\n\rDeviceService\x12L\n\tGetDevice\x12\x1e.backbench.v1.GetDeviceRequest\x1a\x1f.backbench.v1.GetDeviceResponse\x12]\n\x0eWatchTelemetry\x12#.backbench.v1.WatchTelemetryRequest\x1a$.backbench.v1.WatchTelemetryResponse0\x01\x12L\n\tGetStatus\x12\x1e.backbench.v1.GetStatusRequest\x1a\x1f.backbench.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x62\x61\x63kbench/v1/device.proto\x12\x0c\x62\x61\x63kbench.v1\x1a\x1c\x62\x61\x63kbench/v1/telemetry.proto\"\x12\n\x10GetDeviceRequest\"9\n\x11GetDeviceResponse\x12$\n\x06\x64\x65vice\x18\x01 \x01(\x0b\x32\x14.backbench.v1.Device\"?\n\x15WatchTelemetryRequest\x12\x0f\n\x07rate_hz\x18\x01 \x01(\x01\x12\x15\n\rextra_sources\x18\x02 \x03(\t\"I\n\x16WatchTelemetryResponse\x12/\n\ttelemetry\x18\x01 \x01(\x0b\x32\x1c.backbench.v1.TelemetryBlock\"\xfc\x03\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12.\n\x08identity\x18\x02 \x01(\x0b\x32\x1c.backbench.v1.DeviceIdentity\x12\'\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32\x15.backbench.v1.Backend\x12,\n\x07sensors\x18\x04 \x03(\x0b\x32\x1b.backbench.v1.SensorChannel\x12$\n\x06limits\x18\x05 \x01(\x0b\x32\x14.backbench.v1.Limits\x12\x15\n\ragent_version\x18\x06 \x01(\t\x12\x19\n\x11protocol_revision\x18\x07 \x01(\x05\x12\x1d\n\x15min_protocol_revision\x18\x08 \x01(\x05\x12\x19\n\x11\x61gent_instance_id\x18\t \x01(\t\x12\x11\n\tsimulated\x18\n \x01(\x08\x12,\n\x04tags\x18\x0b \x03(\x0b\x32\x1e.backbench.v1.Device.TagsEntry\x12\x10\n\x08\x66\x65\x61tures\x18\x0c \x03(\t\x12\x32\n\x0esensor_sources\x18\r \x03(\x0b\x32\x1a.backbench.v1.SensorSource\x12\x12\n\nsimulation\x18\x0e \x01(\t\x1a+\n\tTagsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x96\x03\n\x0e\x44\x65viceIdentity\x12\r\n\x05\x62oard\x18\x01 \x01(\t\x12\x0e\n\x06module\x18\x02 \x01(\t\x12\x0b\n\x03soc\x18\x03 \x01(\t\x12\x13\n\x0bserial_hash\x18\x04 \x01(\t\x12\x0f\n\x07machine\x18\x05 \x01(\t\x12\x11\n\tcpu_count\x18\x06 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\n\n\x02os\x18\x08 \x01(\t\x12\x0e\n\x06kernel\x18\t \x01(\t\x12\x18\n\x10platform_release\x18\n \x01(\t\x12\x19\n\x11\x63uda_architecture\x18\x0b \x01(\t\x12@\n\nconditions\x18\x0c \x03(\x0b\x32,.backbench.v1.DeviceIdentity.ConditionsEntry\x12\x10\n\x08hostname\x18\r \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x0e \x01(\t\x12\x0f\n\x07jetpack\x18\x0f \x01(\t\x12\x10\n\x08\x66irmware\x18\x10 \x01(\t\x1a\x31\n\x0f\x43onditionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb1\x01\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tproviders\x18\x05 \x03(\t\x12\x12\n\nprecisions\x18\x06 \x03(\t\x12\x11\n\tmax_opset\x18\x07 \x01(\x05\x12\x0f\n\x07options\x18\x08 \x03(\t\x12\x19\n\x11\x65ngine_precisions\x18\t \x03(\t\"\xfb\x01\n\x06Limits\x12\x15\n\rmessage_bytes\x18\x01 \x01(\x03\x12\x16\n\x0e\x61rtifact_bytes\x18\x02 \x01(\x03\x12\x14\n\x0cqueue_length\x18\x03 \x01(\x05\x12\x13\n\x0b\x66rame_count\x18\x04 \x01(\x03\x12\x13\n\x0bimage_count\x18\x05 \x01(\x05\x12\x17\n\x0frun_duration_ns\x18\x06 \x01(\x03\x12\x12\n\nfree_bytes\x18\x07 \x01(\x03\x12 \n\x18memory_limit_floor_bytes\x18\x08 \x01(\x03\x12\x15\n\rjournal_bytes\x18\t \x01(\x03\x12\x1c\n\x14\x61rtifact_store_bytes\x18\n \x01(\x03\"\x12\n\x10GetStatusRequest\">\n\x11GetStatusResponse\x12)\n\x06status\x18\x01 \x01(\x0b\x32\x19.backbench.v1.AgentStatus\"\xc4\x03\n\x0b\x41gentStatus\x12\x15\n\ragent_version\x18\x01 \x01(\t\x12\x17\n\x0fstarted_unix_ns\x18\x02 \x01(\x03\x12\x0e\n\x06listen\x18\x03 \x01(\t\x12\x0b\n\x03tls\x18\x04 \x01(\x08\x12\x17\n\x0frunning_run_ids\x18\x05 \x03(\t\x12\x16\n\x0equeued_run_ids\x18\x06 \x03(\t\x12<\n\nrun_counts\x18\x07 \x03(\x0b\x32(.backbench.v1.AgentStatus.RunCountsEntry\x12\x19\n\x11uncollected_count\x18\x08 \x01(\x03\x12\x16\n\x0e\x61rtifact_bytes\x18\t \x01(\x03\x12\x1c\n\x14\x61rtifact_limit_bytes\x18\n \x01(\x03\x12\x15\n\rjournal_bytes\x18\x0b \x01(\x03\x12\x1b\n\x13journal_limit_bytes\x18\x0c \x01(\x03\x12\x12\n\nfree_bytes\x18\r \x01(\x03\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x1a\n\x12last_error_unix_ns\x18\x0f \x01(\x03\x1a\x30\n\x0eRunCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\x8a\x02\n\rDeviceService\x12L\n\tGetDevice\x12\x1e.backbench.v1.GetDeviceRequest\x1a\x1f.backbench.v1.GetDeviceResponse\x12]\n\x0eWatchTelemetry\x12#.backbench.v1.WatchTelemetryRequest\x1a$.backbench.v1.WatchTelemetryResponse0\x01\x12L\n\tGetStatus\x12\x1e.backbench.v1.GetStatusRequest\x1a\x1f.backbench.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,29 +43,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETDEVICERESPONSE']._serialized_start=93
   _globals['_GETDEVICERESPONSE']._serialized_end=150
   _globals['_WATCHTELEMETRYREQUEST']._serialized_start=152
-  _globals['_WATCHTELEMETRYREQUEST']._serialized_end=192
-  _globals['_WATCHTELEMETRYRESPONSE']._serialized_start=194
-  _globals['_WATCHTELEMETRYRESPONSE']._serialized_end=267
-  _globals['_DEVICE']._serialized_start=270
-  _globals['_DEVICE']._serialized_end=706
-  _globals['_DEVICE_TAGSENTRY']._serialized_start=663
-  _globals['_DEVICE_TAGSENTRY']._serialized_end=706
-  _globals['_DEVICEIDENTITY']._serialized_start=709
-  _globals['_DEVICEIDENTITY']._serialized_end=1064
-  _globals['_DEVICEIDENTITY_CONDITIONSENTRY']._serialized_start=1015
-  _globals['_DEVICEIDENTITY_CONDITIONSENTRY']._serialized_end=1064
-  _globals['_BACKEND']._serialized_start=1067
-  _globals['_BACKEND']._serialized_end=1200
-  _globals['_LIMITS']._serialized_start=1203
-  _globals['_LIMITS']._serialized_end=1454
-  _globals['_GETSTATUSREQUEST']._serialized_start=1456
-  _globals['_GETSTATUSREQUEST']._serialized_end=1474
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1476
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1538
-  _globals['_AGENTSTATUS']._serialized_start=1541
-  _globals['_AGENTSTATUS']._serialized_end=1993
-  _globals['_AGENTSTATUS_RUNCOUNTSENTRY']._serialized_start=1945
-  _globals['_AGENTSTATUS_RUNCOUNTSENTRY']._serialized_end=1993
-  _globals['_DEVICESERVICE']._serialized_start=1996
-  _globals['_DEVICESERVICE']._serialized_end=2262
+  _globals['_WATCHTELEMETRYREQUEST']._serialized_end=215
+  _globals['_WATCHTELEMETRYRESPONSE']._serialized_start=217
+  _globals['_WATCHTELEMETRYRESPONSE']._serialized_end=290
+  _globals['_DEVICE']._serialized_start=293
+  _globals['_DEVICE']._serialized_end=801
+  _globals['_DEVICE_TAGSENTRY']._serialized_start=758
+  _globals['_DEVICE_TAGSENTRY']._serialized_end=801
+  _globals['_DEVICEIDENTITY']._serialized_start=804
+  _globals['_DEVICEIDENTITY']._serialized_end=1210
+  _globals['_DEVICEIDENTITY_CONDITIONSENTRY']._serialized_start=1161
+  _globals['_DEVICEIDENTITY_CONDITIONSENTRY']._serialized_end=1210
+  _globals['_BACKEND']._serialized_start=1213
+  _globals['_BACKEND']._serialized_end=1390
+  _globals['_LIMITS']._serialized_start=1393
+  _globals['_LIMITS']._serialized_end=1644
+  _globals['_GETSTATUSREQUEST']._serialized_start=1646
+  _globals['_GETSTATUSREQUEST']._serialized_end=1664
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1666
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1728
+  _globals['_AGENTSTATUS']._serialized_start=1731
+  _globals['_AGENTSTATUS']._serialized_end=2183
+  _globals['_AGENTSTATUS_RUNCOUNTSENTRY']._serialized_start=2135
+  _globals['_AGENTSTATUS_RUNCOUNTSENTRY']._serialized_end=2183
+  _globals['_DEVICESERVICE']._serialized_start=2186
+  _globals['_DEVICESERVICE']._serialized_end=2452
 # @@protoc_insertion_point(module_scope)

@@ -53,14 +53,20 @@ class WatchTelemetryRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RATE_HZ_FIELD_NUMBER: builtins.int
+    EXTRA_SOURCES_FIELD_NUMBER: builtins.int
     rate_hz: builtins.float
-    """Samples a second, 0.1 to 10; 0 means the agent's default of 2."""
+    """Samples a second at most, 0.1 to 10; 0 means the agent's default of 2."""
+    @property
+    def extra_sources(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Sources to read besides those that always are."""
+
     def __init__(
         self,
         *,
         rate_hz: builtins.float = ...,
+        extra_sources: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["rate_hz", b"rate_hz"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["extra_sources", b"extra_sources", "rate_hz", b"rate_hz"]) -> None: ...
 
 global___WatchTelemetryRequest = WatchTelemetryRequest
 
@@ -119,6 +125,8 @@ class Device(google.protobuf.message.Message):
     SIMULATED_FIELD_NUMBER: builtins.int
     TAGS_FIELD_NUMBER: builtins.int
     FEATURES_FIELD_NUMBER: builtins.int
+    SENSOR_SOURCES_FIELD_NUMBER: builtins.int
+    SIMULATION_FIELD_NUMBER: builtins.int
     device_id: builtins.str
     """A random id that the agent made at its first start and keeps."""
     agent_version: builtins.str
@@ -131,6 +139,8 @@ class Device(google.protobuf.message.Message):
     """Changes with every start of the agent."""
     simulated: builtins.bool
     """Telemetry is replayed from a recording, not read from this hardware."""
+    simulation: builtins.str
+    """The recording that is replayed, by name; empty for real hardware."""
     @property
     def identity(self) -> global___DeviceIdentity:
         """What the hardware and the system are."""
@@ -155,6 +165,10 @@ class Device(google.protobuf.message.Message):
     def features(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Features this agent has beyond the first release, by name."""
 
+    @property
+    def sensor_sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[backbench.v1.telemetry_pb2.SensorSource]:
+        """Every source of telemetry that the agent knows, those included that find nothing here."""
+
     def __init__(
         self,
         *,
@@ -170,9 +184,11 @@ class Device(google.protobuf.message.Message):
         simulated: builtins.bool = ...,
         tags: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         features: collections.abc.Iterable[builtins.str] | None = ...,
+        sensor_sources: collections.abc.Iterable[backbench.v1.telemetry_pb2.SensorSource] | None = ...,
+        simulation: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["identity", b"identity", "limits", b"limits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_instance_id", b"agent_instance_id", "agent_version", b"agent_version", "backends", b"backends", "device_id", b"device_id", "features", b"features", "identity", b"identity", "limits", b"limits", "min_protocol_revision", b"min_protocol_revision", "protocol_revision", b"protocol_revision", "sensors", b"sensors", "simulated", b"simulated", "tags", b"tags"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_instance_id", b"agent_instance_id", "agent_version", b"agent_version", "backends", b"backends", "device_id", b"device_id", "features", b"features", "identity", b"identity", "limits", b"limits", "min_protocol_revision", b"min_protocol_revision", "protocol_revision", b"protocol_revision", "sensor_sources", b"sensor_sources", "sensors", b"sensors", "simulated", b"simulated", "simulation", b"simulation", "tags", b"tags"]) -> None: ...
 
 global___Device = Device
 
@@ -211,6 +227,9 @@ class DeviceIdentity(google.protobuf.message.Message):
     CUDA_ARCHITECTURE_FIELD_NUMBER: builtins.int
     CONDITIONS_FIELD_NUMBER: builtins.int
     HOSTNAME_FIELD_NUMBER: builtins.int
+    FAMILY_FIELD_NUMBER: builtins.int
+    JETPACK_FIELD_NUMBER: builtins.int
+    FIRMWARE_FIELD_NUMBER: builtins.int
     board: builtins.str
     """Board name as the firmware gives it, e.g. "Raspberry Pi 5 Model B Rev 1.0"."""
     module: builtins.str
@@ -230,11 +249,17 @@ class DeviceIdentity(google.protobuf.message.Message):
     kernel: builtins.str
     """Kernel release."""
     platform_release: builtins.str
-    """Vendor firmware or platform release (L4T, JetPack, Pi firmware)."""
+    """Vendor's platform release, e.g. "L4T 36.4.4"."""
     cuda_architecture: builtins.str
     """Highest CUDA compute capability, e.g. "8.7"."""
     hostname: builtins.str
     """Host name."""
+    family: builtins.str
+    """"jetson-nano", "jetson-orin", "raspberry-pi", "generic" and so on."""
+    jetpack: builtins.str
+    """JetPack version that belongs to the platform release."""
+    firmware: builtins.str
+    """Version of the firmware or boot loader."""
     @property
     def conditions(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Everything that moves a number: governor, power mode, fan, driver. Hashed into the fingerprint."""
@@ -255,8 +280,11 @@ class DeviceIdentity(google.protobuf.message.Message):
         cuda_architecture: builtins.str = ...,
         conditions: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         hostname: builtins.str = ...,
+        family: builtins.str = ...,
+        jetpack: builtins.str = ...,
+        firmware: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["board", b"board", "conditions", b"conditions", "cpu_count", b"cpu_count", "cuda_architecture", b"cuda_architecture", "hostname", b"hostname", "kernel", b"kernel", "machine", b"machine", "memory_bytes", b"memory_bytes", "module", b"module", "os", b"os", "platform_release", b"platform_release", "serial_hash", b"serial_hash", "soc", b"soc"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["board", b"board", "conditions", b"conditions", "cpu_count", b"cpu_count", "cuda_architecture", b"cuda_architecture", "family", b"family", "firmware", b"firmware", "hostname", b"hostname", "jetpack", b"jetpack", "kernel", b"kernel", "machine", b"machine", "memory_bytes", b"memory_bytes", "module", b"module", "os", b"os", "platform_release", b"platform_release", "serial_hash", b"serial_hash", "soc", b"soc"]) -> None: ...
 
 global___DeviceIdentity = DeviceIdentity
 
@@ -273,6 +301,8 @@ class Backend(google.protobuf.message.Message):
     PROVIDERS_FIELD_NUMBER: builtins.int
     PRECISIONS_FIELD_NUMBER: builtins.int
     MAX_OPSET_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    ENGINE_PRECISIONS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name as the command line takes it, e.g. "onnxruntime"."""
     available: builtins.bool
@@ -291,6 +321,14 @@ class Backend(google.protobuf.message.Message):
     def precisions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Precisions it takes: "fp32", "fp16", "int8", "as-model"."""
 
+    @property
+    def options(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Options that it takes, by name; any other is refused."""
+
+    @property
+    def engine_precisions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What the engine can be told to compute in, whatever the model is in."""
+
     def __init__(
         self,
         *,
@@ -301,8 +339,10 @@ class Backend(google.protobuf.message.Message):
         providers: collections.abc.Iterable[builtins.str] | None = ...,
         precisions: collections.abc.Iterable[builtins.str] | None = ...,
         max_opset: builtins.int = ...,
+        options: collections.abc.Iterable[builtins.str] | None = ...,
+        engine_precisions: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["available", b"available", "max_opset", b"max_opset", "name", b"name", "precisions", b"precisions", "providers", b"providers", "reason", b"reason", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["available", b"available", "engine_precisions", b"engine_precisions", "max_opset", b"max_opset", "name", b"name", "options", b"options", "precisions", b"precisions", "providers", b"providers", "reason", b"reason", "version", b"version"]) -> None: ...
 
 global___Backend = Backend
 

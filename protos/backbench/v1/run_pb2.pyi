@@ -259,6 +259,8 @@ class _LaunchPurposeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._
     """Memory is measured, nothing is timed."""
     LAUNCH_PURPOSE_LAYERS: _LaunchPurpose.ValueType  # 3
     """Layers are profiled; its times are not latencies."""
+    LAUNCH_PURPOSE_BUILD: _LaunchPurpose.ValueType  # 4
+    """The engine is built, or found built; no frame is in it."""
 
 class LaunchPurpose(_LaunchPurpose, metaclass=_LaunchPurposeEnumTypeWrapper):
     """What a worker process was started for."""
@@ -271,6 +273,8 @@ LAUNCH_PURPOSE_MEMORY: LaunchPurpose.ValueType  # 2
 """Memory is measured, nothing is timed."""
 LAUNCH_PURPOSE_LAYERS: LaunchPurpose.ValueType  # 3
 """Layers are profiled; its times are not latencies."""
+LAUNCH_PURPOSE_BUILD: LaunchPurpose.ValueType  # 4
+"""The engine is built, or found built; no frame is in it."""
 global___LaunchPurpose = LaunchPurpose
 
 @typing.final
@@ -319,6 +323,8 @@ class RunSpec(google.protobuf.message.Message):
     POSTPROCESS_FIELD_NUMBER: builtins.int
     GROUP_ID_FIELD_NUMBER: builtins.int
     GROUP_SIZE_FIELD_NUMBER: builtins.int
+    SET_CLOCKS_FIELD_NUMBER: builtins.int
+    EXTRA_SOURCES_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """UUIDv7 made by the controller, lower case with hyphens."""
     height: builtins.int
@@ -332,7 +338,7 @@ class RunSpec(google.protobuf.message.Message):
     memory_pass: builtins.bool
     """Measure memory in a worker of its own."""
     telemetry_rate_hz: builtins.float
-    """Telemetry samples a second; 0 for none."""
+    """Telemetry samples a second at most, each source at its own rate below; 0 for none."""
     run_timeout_ns: builtins.int
     """The whole run's limit in nanoseconds."""
     stall_timeout_ns: builtins.int
@@ -355,6 +361,8 @@ class RunSpec(google.protobuf.message.Message):
     """Runs with the same id take turns, launch by launch (A B B A); empty for a run of its own."""
     group_size: builtins.int
     """Runs that have this group id; 0 where it is empty."""
+    set_clocks: builtins.bool
+    """Pin the device's clocks for the run and put back what was."""
     @property
     def model(self) -> global___ModelRef:
         """What is executed."""
@@ -378,6 +386,10 @@ class RunSpec(google.protobuf.message.Message):
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Free words kept with the run."""
+
+    @property
+    def extra_sources(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Sources of telemetry to read besides those that always are."""
 
     def __init__(
         self,
@@ -406,9 +418,11 @@ class RunSpec(google.protobuf.message.Message):
         postprocess: builtins.str = ...,
         group_id: builtins.str = ...,
         group_size: builtins.int = ...,
+        set_clocks: builtins.bool = ...,
+        extra_sources: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["backend", b"backend", "inputs", b"inputs", "model", b"model", "preprocess", b"preprocess", "scenario", b"scenario"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "batch", b"batch", "group_id", b"group_id", "group_size", b"group_size", "height", b"height", "inputs", b"inputs", "labels", b"labels", "launches", b"launches", "layers_pass", b"layers_pass", "memory_limit_bytes", b"memory_limit_bytes", "memory_pass", b"memory_pass", "model", b"model", "postprocess", b"postprocess", "preprocess", b"preprocess", "priority", b"priority", "regime", b"regime", "run_id", b"run_id", "run_timeout_ns", b"run_timeout_ns", "scenario", b"scenario", "stall_timeout_ns", b"stall_timeout_ns", "telemetry_rate_hz", b"telemetry_rate_hz", "wait_cool_limit_ns", b"wait_cool_limit_ns", "wait_cool_mc", b"wait_cool_mc", "width", b"width"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "batch", b"batch", "extra_sources", b"extra_sources", "group_id", b"group_id", "group_size", b"group_size", "height", b"height", "inputs", b"inputs", "labels", b"labels", "launches", b"launches", "layers_pass", b"layers_pass", "memory_limit_bytes", b"memory_limit_bytes", "memory_pass", b"memory_pass", "model", b"model", "postprocess", b"postprocess", "preprocess", b"preprocess", "priority", b"priority", "regime", b"regime", "run_id", b"run_id", "run_timeout_ns", b"run_timeout_ns", "scenario", b"scenario", "set_clocks", b"set_clocks", "stall_timeout_ns", b"stall_timeout_ns", "telemetry_rate_hz", b"telemetry_rate_hz", "wait_cool_limit_ns", b"wait_cool_limit_ns", "wait_cool_mc", b"wait_cool_mc", "width", b"width"]) -> None: ...
 
 global___RunSpec = RunSpec
 
@@ -501,6 +515,7 @@ class BackendSpec(google.protobuf.message.Message):
     SPIN_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
     ALLOW_FALLBACK_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The backend's name."""
     threads: builtins.int
@@ -509,6 +524,8 @@ class BackendSpec(google.protobuf.message.Message):
     """Waiting threads spin."""
     allow_fallback: builtins.bool
     """A provider that cannot run the whole graph is recorded instead of refused."""
+    precision: builtins.str
+    """What the engine is to compute in: "fp16", "bf16" or "int8", where the backend chooses it; empty for as the model is."""
     @property
     def options(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Everything else, by the backend's own names."""
@@ -521,8 +538,9 @@ class BackendSpec(google.protobuf.message.Message):
         spin: builtins.bool = ...,
         options: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         allow_fallback: builtins.bool = ...,
+        precision: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["allow_fallback", b"allow_fallback", "name", b"name", "options", b"options", "spin", b"spin", "threads", b"threads"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allow_fallback", b"allow_fallback", "name", b"name", "options", b"options", "precision", b"precision", "spin", b"spin", "threads", b"threads"]) -> None: ...
 
 global___BackendSpec = BackendSpec
 
@@ -1238,6 +1256,22 @@ class RunResult(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class ClocksSetEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     STATE_FIELD_NUMBER: builtins.int
     FAILURE_FIELD_NUMBER: builtins.int
     OFFERED_COUNT_FIELD_NUMBER: builtins.int
@@ -1246,6 +1280,8 @@ class RunResult(google.protobuf.message.Message):
     ERRORED_COUNT_FIELD_NUMBER: builtins.int
     CONDITIONS_START_FIELD_NUMBER: builtins.int
     CONDITIONS_END_FIELD_NUMBER: builtins.int
+    COOL_GATE_FIELD_NUMBER: builtins.int
+    CLOCKS_SET_FIELD_NUMBER: builtins.int
     state: global___RunState.ValueType
     """How it ended."""
     offered_count: builtins.int
@@ -1268,6 +1304,14 @@ class RunResult(google.protobuf.message.Message):
     def conditions_end(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """The device's conditions at the end."""
 
+    @property
+    def cool_gate(self) -> global___CoolGate:
+        """How the wait for a cool device ended; absent without one."""
+
+    @property
+    def clocks_set(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """What was pinned for the run, by what it is: "before -> during"."""
+
     def __init__(
         self,
         *,
@@ -1279,11 +1323,52 @@ class RunResult(google.protobuf.message.Message):
         errored_count: builtins.int = ...,
         conditions_start: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         conditions_end: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        cool_gate: global___CoolGate | None = ...,
+        clocks_set: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["failure", b"failure"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completed_count", b"completed_count", "conditions_end", b"conditions_end", "conditions_start", b"conditions_start", "dropped_count", b"dropped_count", "errored_count", b"errored_count", "failure", b"failure", "offered_count", b"offered_count", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["cool_gate", b"cool_gate", "failure", b"failure"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["clocks_set", b"clocks_set", "completed_count", b"completed_count", "conditions_end", b"conditions_end", "conditions_start", b"conditions_start", "cool_gate", b"cool_gate", "dropped_count", b"dropped_count", "errored_count", b"errored_count", "failure", b"failure", "offered_count", b"offered_count", "state", b"state"]) -> None: ...
 
 global___RunResult = RunResult
+
+@typing.final
+class CoolGate(google.protobuf.message.Message):
+    """A wait for a device to cool."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMIT_MC_FIELD_NUMBER: builtins.int
+    START_MC_FIELD_NUMBER: builtins.int
+    END_MC_FIELD_NUMBER: builtins.int
+    WAITED_NS_FIELD_NUMBER: builtins.int
+    COOL_FIELD_NUMBER: builtins.int
+    limit_mc: builtins.int
+    """The hottest zone was to be below this, in thousandths of a degree Celsius."""
+    start_mc: builtins.int
+    """Its temperature when the wait began; absent where it could not be read."""
+    end_mc: builtins.int
+    """Its temperature when the wait ended; absent where it could not be read."""
+    waited_ns: builtins.int
+    """How long that took in nanoseconds."""
+    cool: builtins.bool
+    """Whether it was cool enough in the end."""
+    def __init__(
+        self,
+        *,
+        limit_mc: builtins.int = ...,
+        start_mc: builtins.int | None = ...,
+        end_mc: builtins.int | None = ...,
+        waited_ns: builtins.int = ...,
+        cool: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_end_mc", b"_end_mc", "_start_mc", b"_start_mc", "end_mc", b"end_mc", "start_mc", b"start_mc"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_end_mc", b"_end_mc", "_start_mc", b"_start_mc", "cool", b"cool", "end_mc", b"end_mc", "limit_mc", b"limit_mc", "start_mc", b"start_mc", "waited_ns", b"waited_ns"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_end_mc", b"_end_mc"]) -> typing.Literal["end_mc"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_mc", b"_start_mc"]) -> typing.Literal["start_mc"] | None: ...
+
+global___CoolGate = CoolGate
 
 @typing.final
 class Lease(google.protobuf.message.Message):

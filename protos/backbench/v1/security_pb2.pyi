@@ -149,7 +149,7 @@ class Caller(google.protobuf.message.Message):
     fleet_id: builtins.str
     """The fleet that its certificate is of; empty for local callers and pairing."""
     serial: builtins.str
-    """Serial number of its certificate in hex; empty for local callers."""
+    """Serial number of its certificate in hex; empty for local callers and pairing."""
     def __init__(
         self,
         *,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62\x61\x63kbench/v1/telemetry.proto\x12\x0c\x62\x61\x63kbench.v1\"\xa1\x01\n\rSensorChannel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\r\n\x05scope\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x11\n\twindow_ns\x18\x06 \x01(\x03\x12\x11\n\tavailable\x18\x07 \x01(\x08\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07read_ns\x18\t \x01(\x03\"Q\n\x0eTelemetryBlock\x12\x0f\n\x07time_ns\x18\x01 \x03(\x12\x12.\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1d.backbench.v1.TelemetryColumn\"P\n\x0fTelemetryColumn\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x03(\x12\x12\x0e\n\x06unread\x18\x04 \x03(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x62\x61\x63kbench/v1/telemetry.proto\x12\x0c\x62\x61\x63kbench.v1\"\xaf\x01\n\rSensorChannel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\r\n\x05scope\x18\x04 \x01(\t\x12\x0e\n\x06method\x18\x05 \x01(\t\x12\x11\n\twindow_ns\x18\x06 \x01(\x03\x12\x11\n\tavailable\x18\x07 \x01(\x08\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0f\n\x07read_ns\x18\t \x01(\x03\x12\x0c\n\x04kind\x18\n \x01(\t\"_\n\x0cSensorSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x11\n\tperiod_ns\x18\x04 \x01(\x03\x12\x0f\n\x07read_ns\x18\x05 \x01(\x03\"Q\n\x0eTelemetryBlock\x12\x0f\n\x07time_ns\x18\x01 \x03(\x12\x12.\n\x07\x63olumns\x18\x02 \x03(\x0b\x32\x1d.backbench.v1.TelemetryColumn\"P\n\x0fTelemetryColumn\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\x0e\n\x06values\x18\x03 \x03(\x12\x12\x0e\n\x06unread\x18\x04 \x03(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,11 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'backbench.v1.telemetry_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SENSORCHANNEL']._serialized_start=47
-  _globals['_SENSORCHANNEL']._serialized_end=208
-  _globals['_TELEMETRYBLOCK']._serialized_start=210
-  _globals['_TELEMETRYBLOCK']._serialized_end=291
-  _globals['_TELEMETRYCOLUMN']._serialized_start=293
-  _globals['_TELEMETRYCOLUMN']._serialized_end=373
+  _globals['_SENSORCHANNEL']._serialized_end=222
+  _globals['_SENSORSOURCE']._serialized_start=224
+  _globals['_SENSORSOURCE']._serialized_end=319
+  _globals['_TELEMETRYBLOCK']._serialized_start=321
+  _globals['_TELEMETRYBLOCK']._serialized_end=402
+  _globals['_TELEMETRYCOLUMN']._serialized_start=404
+  _globals['_TELEMETRYCOLUMN']._serialized_end=484
 # @@protoc_insertion_point(module_scope)

@@ -27,10 +27,11 @@ class SensorChannel(google.protobuf.message.Message):
     AVAILABLE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     READ_NS_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Stable name, e.g. "temperature.cpu" or "frequency.cpu0"."""
+    """Stable name, e.g. "temp.cpu" or "cpu.clock.policy0"."""
     unit: builtins.str
-    """Unit of the values as sent: "mC", "Hz", "mW", "B", "permille", "count", "flag"."""
+    """Unit of the values as sent: "mC", "Hz", "mW", "uJ", "B", "permille", "count", "flag", ..."""
     source: builtins.str
     """Where it comes from, e.g. "psutil" or "hwmon"."""
     scope: builtins.str
@@ -44,7 +45,9 @@ class SensorChannel(google.protobuf.message.Message):
     reason: builtins.str
     """Why it is not readable and what would help; empty when available."""
     read_ns: builtins.int
-    """Cost of one read in nanoseconds; 0 when not measured."""
+    """Cost of one read of its source in nanoseconds; 0 when not measured."""
+    kind: builtins.str
+    """"gauge", "counter" (only grows, but for a reset or a wrap), "state" or "text"."""
     def __init__(
         self,
         *,
@@ -57,14 +60,49 @@ class SensorChannel(google.protobuf.message.Message):
         available: builtins.bool = ...,
         reason: builtins.str = ...,
         read_ns: builtins.int = ...,
+        kind: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["available", b"available", "method", b"method", "name", b"name", "read_ns", b"read_ns", "reason", b"reason", "scope", b"scope", "source", b"source", "unit", b"unit", "window_ns", b"window_ns"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["available", b"available", "kind", b"kind", "method", b"method", "name", b"name", "read_ns", b"read_ns", "reason", b"reason", "scope", b"scope", "source", b"source", "unit", b"unit", "window_ns", b"window_ns"]) -> None: ...
 
 global___SensorChannel = SensorChannel
 
 @typing.final
+class SensorSource(google.protobuf.message.Message):
+    """One way of reading the machine, whether it finds anything here or not."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    PERIOD_NS_FIELD_NUMBER: builtins.int
+    READ_NS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its name, e.g. "hwmon"."""
+    state: builtins.str
+    """"read", "absent" (no such hardware), "denied" (no permission) or "off" (read where it is asked for)."""
+    reason: builtins.str
+    """What is missing and what would bring it; empty where it is read."""
+    period_ns: builtins.int
+    """Nanoseconds between two reads at its own rate."""
+    read_ns: builtins.int
+    """Cost of one read of all of its channels in nanoseconds; 0 when not measured."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        state: builtins.str = ...,
+        reason: builtins.str = ...,
+        period_ns: builtins.int = ...,
+        read_ns: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "period_ns", b"period_ns", "read_ns", b"read_ns", "reason", b"reason", "state", b"state"]) -> None: ...
+
+global___SensorSource = SensorSource
+
+@typing.final
 class TelemetryBlock(google.protobuf.message.Message):
-    """A few samples of every channel."""
+    """A few samples of every channel of one source."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -27,6 +27,7 @@ _SKEW = datetime.timedelta(days=1)
 """Certificates begin this long ago: boards without a clock battery start in the past."""
 DOMAIN = "backbench.internal"
 """Server names below it are for certificates alone; no resolver knows them."""
+_HIGHEST_NUMBER = 2**63 - 1
 _ROLE = "urn:backbench:role:"
 
 
@@ -129,9 +130,12 @@ def is_authority(certificate: x509.Certificate) -> bool:
         return False
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        identifier = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     except x509.ExtensionNotFound:
         return False
-    return constraints.ca and issued_by(certificate, certificate)
+    # With the name and the identifier of another fleet's it would be taken for that one in a handshake.
+    own = identifier == x509.SubjectKeyIdentifier.from_public_key(key)
+    return constraints.ca and own and issued_by(certificate, certificate)
 
 
 def make_authority(
@@ -231,11 +235,13 @@ def read_revocations(data: bytes, authority: x509.Certificate) -> tuple[int, fro
         found = x509.load_pem_x509_crl(data)
         number = found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
         signed = found.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-        revoked = frozenset(each.serial_number for each in found)
+        revoked = frozenset(each.serial_number for each in found) if signed else frozenset[int]()
     except _unreadable(x509.ExtensionNotFound) as error:
         raise InvalidArgument("not a numbered list of revoked certificates in PEM form that can be read") from error
     if not signed:
         raise InvalidArgument("the list of revoked certificates is not signed by the fleet's authority")
+    if not 0 <= number <= _HIGHEST_NUMBER:
+        raise InvalidArgument(f"the list of revoked certificates has a number beyond 0 to {_HIGHEST_NUMBER}")
     return number, revoked
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
 
-PAIRING_LIFETIME = datetime.timedelta(hours=2)
-"""A code is good for an hour at most, and the agent can tell whoever comes within another that it was used."""
+PAIRING_LIFETIME = datetime.timedelta(hours=26)
+"""For clocks that are up to a day apart: how long a code itself is good the agent alone knows."""
 _SUBJECT = "Backbench pairing"
 _BYTES = 10
 _LENGTH = 16

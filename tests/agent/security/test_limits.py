@@ -17,7 +17,14 @@ from backbench.agent.security.gate import Gate
 from backbench.agent.security.pairing import PairingCodes
 from backbench.agent.server import Agent
 from backbench.agent.settings import CallLimits, Settings
-from backbench.domain.errors import BackbenchError, DeadlineExceeded, PermissionDenied, TooManyCalls
+from backbench.domain.errors import (
+    BackbenchError,
+    DeadlineExceeded,
+    InvalidArgument,
+    PermissionDenied,
+    TooManyCalls,
+    Unauthenticated,
+)
 from backbench.domain.security import Role
 from backbench.v1 import artifact_pb2, artifact_pb2_grpc, device_pb2, device_pb2_grpc, security_pb2_grpc
 from backbench.v1 import security_pb2 as pb
@@ -96,6 +103,76 @@ async def test_one_caller_makes_so_many_calls_a_second_and_its_refusals_are_one_
         assert await security_of(another)
 
 
+async def test_calls_whose_request_does_not_come_count_and_are_ended(running: Running) -> None:
+    client, other = running.authority.client(Role.VIEWER), running.authority.client(Role.VIEWER, "bea")
+    over = asyncio.Event()
+
+    async def nothing() -> AsyncIterator[pb.GetSecurityRequest]:
+        await over.wait()
+        yield pb.GetSecurityRequest()
+
+    async with running.channel(client) as channel, running.channel(other) as another:
+        call: Any = channel.stream_unary(
+            "/backbench.v1.SecurityService/GetSecurity",
+            request_serializer=pb.GetSecurityRequest.SerializeToString,
+            response_deserializer=pb.GetSecurityResponse.FromString,
+        )
+        waiting = [asyncio.ensure_future(anyhow(call(nothing(), timeout=DEADLINE_S))) for _ in range(4)]
+        codes = [await each for each in waiting]
+        assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 1
+        assert codes.count(grpc.StatusCode.DEADLINE_EXCEEDED) == 3
+        assert (await security_of(another)).caller.name == "bea"
+        over.set()
+
+
+async def test_a_call_that_ends_without_its_request_is_said_to(running: Running) -> None:
+    async def nothing() -> AsyncIterator[pb.GetSecurityRequest]:
+        return
+        yield
+
+    async with running.channel(running.authority.client()) as channel:
+        call: Any = channel.stream_unary(
+            "/backbench.v1.SecurityService/GetSecurity",
+            request_serializer=pb.GetSecurityRequest.SerializeToString,
+            response_deserializer=pb.GetSecurityResponse.FromString,
+        )
+        error = await refused(InvalidArgument, call(nothing(), timeout=DEADLINE_S))
+        assert "ended before its request" in error.message
+
+
+async def test_refused_calls_count_too(running: Running) -> None:
+    delete = artifact_pb2.DeleteArtifactRequest(sha256="ab" * 32)
+    async with running.channel(running.authority.client(Role.VIEWER)) as channel:
+        stub: Any = artifact_pb2_grpc.ArtifactServiceStub(channel)
+        for _ in range(20):
+            await refused(PermissionDenied, stub.DeleteArtifact(delete, timeout=DEADLINE_S))
+        await refused(TooManyCalls, stub.DeleteArtifact(delete, timeout=DEADLINE_S))
+
+
+async def test_all_certificates_of_one_pairing_code_are_one_caller(running: Running) -> None:
+    assert running.agent.security.codes is not None
+    code, _ = running.agent.security.codes.open(60)
+    one, two = Client.with_code(code), Client.with_code(code)
+    async with running.channel(one) as channel, running.channel(two) as another:
+        for _ in range(20):
+            await security_of(channel)
+        await refused(TooManyCalls, security_of(another))
+
+
+async def test_whoever_is_refused_all_the_time_does_not_fill_the_log(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = running.agent.security.gate
+    with caplog.at_level(logging.WARNING, "backbench.agent.security.gate"):
+        for _ in range(1000):
+            with pytest.raises(Unauthenticated), gate.call("/any", "ipv4:10.0.0.7:4711", b"no certificate"):
+                pass
+        assert 0 < len(caplog.records) < 500
+        with pytest.raises(Unauthenticated), gate.call("/any", "ipv4:10.0.0.8:4711", None):
+            pass
+    assert "10.0.0.8" in caplog.records[-1].getMessage()
+
+
 async def test_an_upload_that_stalls_is_ended_and_what_came_is_kept(running: Running) -> None:
     sha256, name = "ab" * 32, "slow.onnx"
 
@@ -153,6 +230,14 @@ async def test_a_role_is_looked_up_for_every_call(running: Running) -> None:
         await stub.ListArtifacts(artifact_pb2.ListArtifactsRequest(), timeout=DEADLINE_S)
         delete = artifact_pb2.DeleteArtifactRequest(sha256="ab" * 32)
         await refused(PermissionDenied, stub.DeleteArtifact(delete, timeout=DEADLINE_S))
+
+
+async def anyhow(call: Awaitable[object]) -> grpc.StatusCode:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
 
 
 async def succeeds(call: Any) -> None:

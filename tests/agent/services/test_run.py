@@ -17,7 +17,7 @@ from backbench.agent.runs import Emit, Runs
 from backbench.agent.services import run as service_module
 from backbench.agent.services.run import RunService
 from backbench.agent.turns import Turns
-from backbench.domain.errors import DeviceBusy, InvalidArgument, PermissionDenied, RunNotFound
+from backbench.domain.errors import DeviceBusy, InvalidArgument, MessageTooLarge, PermissionDenied, RunNotFound
 from backbench.domain.event import StateChange
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import ModelRef, RunFailure, RunSpec, RunState
@@ -95,6 +95,13 @@ async def test_a_run_belongs_to_who_submitted_it(agent: Agent) -> None:
     assert (owner.name, owner.fleet_id) == ("ana", "lab")
     run_id = await agent.submit(LOCAL_CALLER)
     assert (await agent.service.GetRun(pb.GetRunRequest(run_id=run_id), HERE)).run.owner.name == "local"
+
+
+async def test_a_specification_that_could_be_told_in_no_message_is_not_taken(agent: Agent) -> None:
+    spec = RunSpec(new_run_id(), ModelRef("m" * (3 << 20), "a" * 64, "file"), 8, 8)
+    with pytest.raises(MessageTooLarge, match="give one of at most 1048576"):
+        await agent.submit(ANA, spec)
+    assert (agent.checked, await agent.pages()) == ([], [[]])
 
 
 @pytest.mark.parametrize("stranger", [BEN, OTHER_ANA])

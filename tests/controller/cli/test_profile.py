@@ -22,7 +22,7 @@ def test_everything_that_can_be_asked_for_has_an_option_with_the_same_default() 
         if field.name == "take_turns":  # for measuring noise alone
             continue
         assert field.name in options
-        if field.name not in ("models", "device", "budgets"):
+        if field.name not in ("models", "device", "budgets", "sensor"):
             assert options[field.name].default == field.default, field.name
 
 
@@ -47,6 +47,7 @@ def test_what_is_written_arrives_in_the_plan(backbench: Any, monkeypatch: pytest
     words = "--scenario paced --fps 29.97 --queue-policy drop-newest --queue-depth 3 --deadline 40ms --frames 700"
     more = "--launches 3 --memory-limit 256MB --postprocess top-1 --seed 5 --telemetry-rate 1 --timeout 900 --no-spin"
     budgets = ("--budget", "drops<=0.1%", "--budget", "p99<=40ms")
+    more += " --wait-cool 45C --max-wait 5m --regime locked --set-clocks --sensor pmic --sensor jtop"
     options = (*words.split(), *more.split(), "--priority", "nightly", *budgets)
     backbench("profile", "resnet50", "resnet18", "--device", "pi", *options)
     (plan,) = plans
@@ -56,6 +57,9 @@ def test_what_is_written_arrives_in_the_plan(backbench: Any, monkeypatch: pytest
     assert (scenario.frame_count, request.launches, plan.memory_limit_bytes) == (700, 3, 256_000_000)
     assert (request.postprocess, request.seed, request.telemetry_rate_hz) == ("top-1", 5, 1.0)
     assert (plan.timeout_s, request.spin, request.priority) == (900.0, False, "nightly")
+    assert (request.sensor, request.regime, request.set_clocks) == (("pmic", "jtop"), "locked", True)
+    assert plan.gate is not None
+    assert (plan.gate.temperature_mc, plan.gate.limit_ns) == (45_000, 300 * 10**9)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,8 @@ def test_what_is_written_arrives_in_the_plan(backbench: Any, monkeypatch: pytest
         ("--scenario sweep --launches 2", "--launches is 2"),
         ("--memory-limit 256", '--memory-limit "256": the unit is missing'),
         ("--budget p99<=30", 'budget "p99<=30": the unit is missing'),
+        ("--wait-cool hot", '--wait-cool "hot" is not a temperature; write a number and a unit, for example "10C"'),
+        ("--telemetry-rate 51", "--telemetry-rate is 51; it must be between 0 and 50"),
         ("--budget drops<=1%", "in closed-loop no frame arrives before its turn"),
     ],
 )

@@ -25,3 +25,10 @@ def test_the_place_of_a_waiting_run_and_who_has_the_device_are_told_as_they_chan
         "queued; the device is used by bob",
         "measure",
     ]
+
+
+def test_a_device_that_cools_down_is_told_with_its_temperature(capsys: pytest.CaptureFixture[str]) -> None:
+    lines, spec = Lines(), RunSpec(new_run_id(), ModelRef("m", "a" * 64, "file"), 8, 8)
+    lines.started(spec, 1, 1)
+    lines.happened(RunEvent(None, 1, 1, Progress("cooling", done_count=61_250, total_count=45_000)))
+    assert capsys.readouterr().err.splitlines()[-1].endswith("cooling: 61.2 °C, waiting for 45 °C")

@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent import futures
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
 
-from backbench.controller.client import AgentClient, Security
+from backbench.controller.client import AgentClient, Security, calls
 from backbench.controller.client.calls import Calls
 from backbench.domain.errors import (
     AgentStopping,
@@ -73,6 +75,16 @@ def test_an_idempotent_call_is_repeated_until_the_agent_answers(serve: Serve) ->
     with AgentClient(serve(devices=agent)) as client:
         assert client.get_device().device_id == "d1"
     assert agent.calls == 3
+
+
+def test_many_controllers_do_not_come_back_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(calls, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pauses.append))
+    agent = stumbling(*[grpc.StatusCode.UNAVAILABLE] * 4)
+    with AgentClient(serve(devices=agent)) as client:
+        client.get_device()
+    assert [0.5 <= pause / (0.1 * 2**place) <= 1.5 for place, pause in enumerate(pauses)] == [True] * 4
+    assert len({pause / 2**place for place, pause in enumerate(pauses)}) == 4
 
 
 def test_a_call_that_must_not_arrive_twice_is_sent_once(serve: Serve) -> None:
@@ -161,7 +173,8 @@ def test_a_status_that_grpc_itself_made_is_a_domain_error_too(
 
 
 def test_a_service_that_the_agent_lacks_is_a_version_mismatch(serve: Serve) -> None:
-    with AgentClient(serve(runs=stumbling())) as client, pytest.raises(VersionMismatch):
+    words = "does not know this call.*update Backbench"
+    with AgentClient(serve(runs=stumbling())) as client, pytest.raises(VersionMismatch, match=words):
         client.get_device()
 
 

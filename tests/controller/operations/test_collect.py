@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from backbench.controller.client import AgentClient
 from backbench.controller.operations.collect import Collected, collect
-from backbench.controller.operations.device_runs import ask, find_run
+from backbench.controller.operations.device_runs import ask, find_run, take_in
 from backbench.controller.operations.devices import add_device
 from backbench.controller.operations.observer import Observer
 from backbench.controller.operations.plan import ProfileRequest, plan_profile
@@ -21,6 +22,7 @@ from backbench.domain.errors import AgentUnreachable, InvalidRunSpec, RunNotFoun
 from backbench.domain.frame import FrameBlock
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import ModelRef, Run, RunSpec, RunState
+from backbench.wire.records import RecordWriter
 
 MODEL = "mobilenetv3_large_100"
 QUICK = ProfileRequest((MODEL,), "here", size="32", frames=30, warmup=2, memory_pass=False)
@@ -116,6 +118,47 @@ def test_what_is_here_but_was_not_acknowledged_is_acknowledged(here: Store, clie
     assert not client.get_run(run_id).collected
     assert fetched(here).records == []
     assert client.get_run(run_id).collected
+
+
+def test_a_run_that_cannot_be_stored_is_counted_and_the_others_are_fetched(
+    here: Store, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched(here)
+    run_ids = handed_over(here, replace(QUICK, models=(MODEL, MODEL)))
+    for run_id in run_ids:
+        until(client, run_id, RunState.DONE)
+    append = RecordWriter.append
+
+    def full(writer: RecordWriter, sequence: int, payload: bytes) -> None:
+        if writer.path.parent.name == run_ids[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(writer, sequence, payload)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "append", full)
+        collected = fetched(here)
+    assert (collected.left_out, [record.run_id for record in collected.records]) == (1, run_ids[1:])
+    assert not client.get_run(run_ids[0]).collected
+    assert [record.run_id for record in fetched(here).records] == run_ids[:1]
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(here: Store, client: AgentClient) -> None:
+    (run_id,) = handed_over(here, QUICK)
+    until(client, run_id, RunState.DONE)
+    with here.log(run_id):
+        collected = fetched(here)
+    assert (collected.records, collected.left_out, collected.going_on) == ([], 0, 1)
+    assert [record.run_id for record in fetched(here).records] == [run_id]
+
+
+def test_a_run_that_two_processes_take_in_at_once_is_one_run(
+    here: Store, elsewhere: Store, client: AgentClient
+) -> None:
+    (run_id,) = handed_over(elsewhere, replace(QUICK, device="there"))
+    run, device = until(client, run_id, RunState.DONE), client.get_device()
+    assert take_in(here, "here", device, run) == take_in(here, "here", device, run)
+    assert fetched(here).going_on == 0
+    assert [record.run_id for record in here.runs()] == [run_id]
 
 
 def test_a_run_that_never_reached_its_device_is_brought_to_an_end(here: Store) -> None:

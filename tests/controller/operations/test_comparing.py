@@ -77,6 +77,13 @@ def test_where_environments_differ_there_is_no_verdict_unless_it_is_asked_for() 
     assert across["effects"][0]["verdict"] == "slower"
 
 
+def test_a_simulated_device_gets_no_verdict_beside_a_real_one_whatever_is_asked_for() -> None:
+    documents = [run("a"), run("b", device={"simulated": True, "simulation": "rpi5-bookworm"})]
+    result = compare_runs(Frames(a=5.0, b=5.5), documents, across=True)  # type: ignore[arg-type]
+    assert result["differences"] == [{"field": "device.simulation", "values": [None, "rpi5-bookworm"]}]
+    assert (result["simulation_differs"], result["effects"][0]["verdict"]) == (True, None)
+
+
 def test_one_launch_a_side_is_inconclusive_and_an_old_document_has_no_effect() -> None:
     one = compare_runs(Frames(a=5.0, b=5.5), [run("a", 1), run("b", 1)])  # type: ignore[arg-type]
     assert (one["effects"][0]["verdict"], one["effects"][0]["low"]) == ("inconclusive", None)

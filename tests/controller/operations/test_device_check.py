@@ -12,7 +12,7 @@ import pytest
 
 from backbench.controller.operations.device_check import check_device
 from backbench.controller.operations.plan import ProfileRequest, plan_profile
-from backbench.domain.device import Backend, Device, DeviceIdentity, Limits
+from backbench.domain.device import Backend, Device, DeviceIdentity, Limits, SensorChannel, SensorSource
 from backbench.domain.errors import (
     BackendUnavailable,
     InvalidArgument,
@@ -27,7 +27,14 @@ from backbench.models.onnx_input import MODEL_KEY
 GOOD = ProfileRequest(("resnet50",), "pi")
 FEATURES = (
     *(f"scenario.{name.value}" for name in ScenarioName), "launches", "memory-limit", "postprocess", "interleave",
+    "telemetry-sources", "cool-gate", "set-clocks",
 )  # fmt: skip
+SOURCES = (
+    SensorSource("hwmon", "read"),
+    SensorSource("pmic", "off"),
+    SensorSource("jtop", "absent", "jetson-stats is not installed; pip install 'backbench[jtop]'"),
+)
+WARM = SensorChannel("temp.cpu", "mC", "thermal")
 
 
 def _device(**changes: object) -> Device:
@@ -100,6 +107,11 @@ def test_what_the_device_would_refuse_is_refused_here(
         ({"memory_limit": "256MB"}, "memory-limit", "--memory-limit"),
         ({"postprocess": "top-1"}, "postprocess", "--postprocess"),
         ({"take_turns": True}, "interleave", "runs that take turns"),
+        ({"sensor": ("pmic",)}, "telemetry-sources", "--sensor"),
+        ({"telemetry_rate_hz": 20.0}, "telemetry-sources", "a --telemetry-rate above 10"),
+        ({"wait_cool": "45C"}, "cool-gate", "--wait-cool"),
+        ({"regime": "locked"}, "set-clocks", "--regime locked"),
+        ({"set_clocks": True}, "set-clocks", "--set-clocks"),
     ],
 )
 def test_what_an_older_agent_does_not_announce_is_refused(change: dict[str, object], feature: str, words: str) -> None:
@@ -107,7 +119,7 @@ def test_what_an_older_agent_does_not_announce_is_refused(change: dict[str, obje
     others = tuple(each for each in FEATURES if each != feature)
     with pytest.raises(VersionMismatch, match=f"the agent on pi does not know {words}; update Backbench on the device"):
         check_device(plan, _device(features=others))
-    check_device(plan, _device(features=FEATURES))
+    check_device(plan, _device(features=FEATURES, sensors=(WARM,), sensor_sources=SOURCES))
 
 
 def test_a_trace_that_the_device_does_not_take_is_refused(tmp_path: Path) -> None:
@@ -137,3 +149,24 @@ def test_int8_for_another_kind_of_backend_is_refused_and_the_backend_decides_whe
     with pytest.raises(InvalidArgument, match=r"resnet50 is int8 for tensorrt, .* take --for cpu"):
         check_device(plan, device)
     check_device(plan_profile(replace(GOOD, precision="int8", backend="tensorrt")), device)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "words"),
+    [
+        ("pcmi", "--sensor pcmi: pi reads no such source; it offers pmic"),
+        ("hwmon", "--sensor hwmon: pi reads it anyway; it offers pmic"),
+        ("jtop", r"--sensor jtop: absent on pi: jetson-stats is not installed; pip install 'backbench\[jtop\]'"),
+    ],
+)
+def test_a_source_that_cannot_be_asked_for_is_refused_with_what_would_help(sensor: str, words: str) -> None:
+    plan = plan_profile(replace(GOOD, sensor=(sensor,)))
+    with pytest.raises(InvalidArgument, match=words):
+        check_device(plan, _device(features=FEATURES, sensor_sources=SOURCES))
+
+
+def test_a_device_without_a_temperature_cannot_be_waited_for() -> None:
+    plan = plan_profile(replace(GOOD, wait_cool="45C"))
+    for sensors in ((), (replace(WARM, available=False),)):
+        with pytest.raises(InvalidRunSpec, match="--wait-cool: pi reads no temperature"):
+            check_device(plan, _device(features=FEATURES, sensors=sensors))

@@ -12,9 +12,10 @@ from typing import Any, cast
 import pytest
 
 from backbench.controller.client import AgentClient, channel
+from backbench.controller.operations import follow as follow_module
 from backbench.controller.operations.follow import end_here, follow
 from backbench.controller.push import Upload, push
-from backbench.controller.store import RunRecord, Store
+from backbench.controller.store import EventLog, RunRecord, Store
 from backbench.domain.artifact import ArtifactKind
 from backbench.domain.errors import (
     AgentUnreachable,
@@ -255,6 +256,94 @@ def test_a_stream_that_has_lasted_long_is_opened_anew_without_a_word(store: Stor
     scripted = Scripted(spec, RunState.QUEUED, 0, [DeadlineExceeded("over")], [DeadlineExceeded("over")], [_end(1)])
     record, cuts = _follow(store, scripted)
     assert (record.state, cuts) == (RunState.DONE, [])
+
+
+class Clock:
+    """Stands for the module `time` in `follow`; sleeping makes it later, and so do streams that last."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def time_ns(self) -> int:
+        return 1
+
+    perf_counter_ns = time_ns
+
+
+class Lasting(Scripted):
+    """A client whose streams last as long as `lasts_s` says, and whose agent answers `get_run` or not."""
+
+    def __init__(self, clock: Clock, spec: RunSpec, lasts_s: Sequence[float], *streams: Sequence[Any]) -> None:
+        super().__init__(spec, RunState.QUEUED, 0, *streams)
+        self._clock = clock
+        self._lasts_s = list(lasts_s)
+        self.hangs = False
+
+    def watch_run(self, run_id: str, from_sequence: int) -> Iterator[RunEvent]:
+        self._clock.sleep(self._lasts_s.pop(0))
+        yield from super().watch_run(run_id, from_sequence)
+
+    def get_run(self, run_id: str) -> Run:
+        if self.hangs:
+            self._clock.sleep(30)
+            raise DeadlineExceeded("no answer")
+        return super().get_run(run_id)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(follow_module, "time", clock)
+    return clock
+
+
+def test_patience_begins_anew_after_every_contact(store: Store, spec: RunSpec, clock: Clock) -> None:
+    cut, over = AgentUnreachable("cut"), DeadlineExceeded("over")
+    record, cuts = _follow(store, Lasting(clock, spec, (0, 900, 0, 0), [cut], [over], [cut], [_end(1)]))
+    assert (record.state, cuts) == (RunState.DONE, [cut, cut])
+
+
+def test_an_agent_that_keeps_the_line_and_never_answers_is_given_up(store: Store, spec: RunSpec, clock: Clock) -> None:
+    hanging = Lasting(clock, spec, [900.0] * 3, *[[DeadlineExceeded("over")]] * 3)
+    hanging.hangs = True
+    with pytest.raises(AgentUnreachable, match="no contact"):
+        _follow(store, hanging)
+    assert store.run(spec.run_id).document is None
+
+
+def test_a_run_that_another_process_has_finished_is_acknowledged_again(store: Store, spec: RunSpec) -> None:
+    scripted = Scripted(spec, RunState.DONE, 2, [_event(1), _end(2)])
+    with store.log(spec.run_id) as log:
+        log.append(_event(1))
+        log.append(_end(2))
+        record = store.finish(spec.run_id, log)
+    assert _follow(store, scripted) == (record, [])
+    assert (scripted.asked_from, scripted.acknowledged) == ([], [2])
+
+
+def test_a_kill_while_a_run_is_ended_here_leaves_its_end_or_nothing_of_it(
+    store: Store, spec: RunSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = EventLog.append
+    room = [1]
+
+    def killed(log: EventLog, event: RunEvent) -> bool:
+        if not room:
+            raise SystemExit(137)
+        room.pop()
+        return append(log, event)
+
+    monkeypatch.setattr(EventLog, "append", killed)
+    with pytest.raises(SystemExit):
+        end_here(store, spec.run_id, RunState.CANCELLED, "it was ended here")
+    with store.log(spec.run_id) as log:
+        assert log.ended or log.next_sequence == 1
 
 
 def test_a_line_that_goes_dead_without_a_word_is_found_out(

@@ -133,7 +133,7 @@ def test_the_newest_result_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch
     profiles = Profiles("done", "done")
     monkeypatch.setattr(noise_module, "profile", profiles)
     found = measure_noise(store, plan_noise(NoiseRequest("pi")), Observer(), Stop())
-    assert profiles.rates == [[2.0, 2.0], [2.0, 0.0]]
+    assert profiles.rates == [[10.0, 10.0], [10.0, 0.0]]
     assert len(profiles.reservations) == 1
     assert found is not None
     assert store.noise("pi") == found

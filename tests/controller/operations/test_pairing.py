@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from backbench.controller.operations.pairing import pair
-from backbench.controller.store import Store
+from backbench.controller.store import DeviceRecord, Store
 from backbench.domain.errors import InvalidArgument, UntrustedAgent
 from backbench.v1 import security_pb2, security_pb2_grpc
 from backbench.wire import certificates as wire
@@ -81,6 +81,18 @@ def test_nothing_is_signed_for_an_agent_with_an_odd_name_or_key(
         pair(store, serve(agent), CODE)
     assert agent.installed == 0
     assert store.devices() == ()
+
+
+@pytest.mark.parametrize("name", ["", "another"])
+def test_an_agent_does_not_become_another_device_by_saying_that_it_is_one(
+    store: Store, serve: Callable[[Odd], str], name: str
+) -> None:
+    store.put_device(DeviceRecord("pi5", "pi5.local:50061", 1, None, device_id="c0ffeec0ffee"))
+    agent = Odd("c0ffeec0ffee", KEY)  # type: ignore[abstract]
+    with pytest.raises(InvalidArgument, match=r"says that it is pi5, which is paired at pi5.local:50061; .*--name pi5"):
+        pair(store, serve(agent), CODE, name)
+    assert agent.installed == 0
+    assert [record.address for record in store.devices()] == ["pi5.local:50061"]
 
 
 def test_a_device_that_is_cut_off_right_after_it_was_paired_is_known_all_the_same(

@@ -14,6 +14,7 @@ from backbench.controller.operations import plan as plan_module
 from backbench.controller.operations.making import ModelOrder
 from backbench.controller.operations.models import ModelFile, parse_size, resolve_model
 from backbench.controller.operations.plan import (
+    Gate,
     Plan,
     ProfileRequest,
     ReadyModel,
@@ -78,7 +79,15 @@ def _device(backend: Backend) -> Device:
         ({"batch": 0}, InvalidRunSpec, "--batch is 0; it must be between 1 and 1024"),
         ({"threads": 0}, InvalidRunSpec, "--threads"),
         ({"telemetry_rate_hz": float("nan")}, InvalidRunSpec, "--telemetry-rate"),
-        ({"telemetry_rate_hz": 11.0}, InvalidRunSpec, "--telemetry-rate is 11"),
+        ({"telemetry_rate_hz": 50.1}, InvalidRunSpec, "--telemetry-rate is 50.1; it must be between 0 and 50"),
+        ({"telemetry_rate_hz": 0.0, "sensor": ("pmic",)}, InvalidArgument, "--sensor is of no use"),
+        ({"telemetry_rate_hz": 0.0, "budgets": ("energy<=1J",)}, InvalidBudget, "energy is telemetry"),
+        ({"wait_cool": "45"}, InvalidArgument, '--wait-cool "45": the unit is missing; write one of C'),
+        ({"wait_cool": "45K"}, InvalidArgument, '"K" is not a unit of temperature'),
+        ({"wait_cool": "0C"}, InvalidRunSpec, "--wait-cool is 0C; it must lie between 1C and 120C"),
+        ({"wait_cool": "45C", "max_wait": "10"}, InvalidArgument, '--max-wait "10": the unit is missing'),
+        ({"max_wait": "10m"}, InvalidArgument, "--max-wait is of no use without --wait-cool"),
+        ({"regime": "lokced"}, InvalidArgument, "did you mean locked"),
         ({"timeout_s": 0.5}, InvalidRunSpec, "--timeout"),
         ({"budgets": ("p99<=30",)}, InvalidBudget, "unit is missing"),
         ({"budgets": ("p99<=30ms", "speed<=1ms")}, InvalidBudget, "no metric"),
@@ -289,3 +298,29 @@ def test_an_export_is_for_what_the_backend_takes(newest: int | None, opset: int)
     device = _device(Backend("onnxruntime", True, max_opset=newest))
     assert newest_opset(plan_profile(GOOD), device) == opset
     assert newest_opset(plan_profile(replace(GOOD, backend="other")), device) == 20
+
+
+def test_how_the_device_is_prepared_is_in_the_specification_and_its_wait_in_the_longest_time() -> None:
+    prepared = {"wait_cool": "45.5 C", "max_wait": "20m", "regime": "locked", "set_clocks": True}
+    plan = plan_profile(replace(GOOD, sensor=("pmic",), telemetry_rate_hz=50.0, **prepared))  # type: ignore[arg-type]
+    assert plan.gate is not None
+    assert (plan.gate.temperature_mc, plan.gate.limit_ns) == (45_500, 1200 * SECOND_NS)
+    assert plan.timeout_s == plan_profile(GOOD).timeout_s + 1200
+    model = plan.models[0]
+    assert isinstance(model, ModelFile)
+    (spec,) = specifications(plan, [ReadyModel(model, (224, 224))], _Digests())
+    assert (spec.wait_cool_mc, spec.wait_cool_limit_ns) == (45_500, 1200 * SECOND_NS)
+    assert (spec.regime, spec.set_clocks, spec.extra_sources, spec.telemetry_rate_hz) == (
+        "locked",
+        True,
+        ("pmic",),
+        50.0,
+    )
+    assert plan_profile(replace(GOOD, wait_cool="45C")).gate == Gate(45_000, 600 * SECOND_NS)
+
+
+class _Digests(dict[Path, str]):
+    """The same for every file."""
+
+    def __missing__(self, path: Path) -> str:
+        return "a" * 64

@@ -20,7 +20,7 @@ from backbench.controller.operations.stop import Stop
 from backbench.controller.store import DeviceRecord, Store
 from backbench.controller.store import finish as finish_module
 from backbench.domain.device import Backend, Device, DeviceIdentity, Limits
-from backbench.domain.errors import AgentUnreachable, BackbenchError, DeadlineExceeded, QueueFull
+from backbench.domain.errors import AgentUnreachable, BackbenchError, DeadlineExceeded, QueueFull, StoreUnusable
 from backbench.domain.event import RunEvent, RunResult, StateChange
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import Lease, ModelRef, RunSpec, RunState
@@ -259,8 +259,25 @@ def test_the_runs_that_go_on_are_named_when_one_cannot_be_followed(
     agent.on_watch = leave
     with pytest.raises(KeyboardInterrupt):
         profile(store, plan_profile(request_of("ab", launches=2)), observer, Stop())
-    run_id = agent.submitted[1].run_id
-    assert observer.notes[-1] == f"the result of run {run_id}: backbench run follow {run_id[-8:]}"
+    run_ids = [spec.run_id for spec in agent.submitted]
+    assert observer.notes[-2:] == [f"the result of run {each}: backbench run follow {each[-8:]}" for each in run_ids]
+
+
+@pytest.mark.usefixtures("agent")
+def test_nobody_can_take_a_run_for_one_that_never_reached_its_device_before_it_could(
+    store: Store, request_of: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_run = Store.create_run
+
+    def created(own: Store, spec: RunSpec, *arguments: Any, **named: Any) -> Any:
+        record = create_run(own, spec, *arguments, **named)
+        with Store.open(store.root) as other, pytest.raises(StoreUnusable, match="another process"):
+            other.log(spec.run_id)
+        return record
+
+    monkeypatch.setattr(Store, "create_run", created)
+    (record,) = profile(store, plan_profile(request_of("a")), Observer(), Stop())
+    assert record.state is RunState.DONE
 
 
 def test_an_interrupt_that_leaves_at_once_gives_the_device_back(store: Store, agent: Agent, request_of: Made) -> None:

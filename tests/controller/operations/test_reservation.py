@@ -17,7 +17,7 @@ from backbench.controller.push import Upload, push
 from backbench.domain.artifact import ArtifactKind
 from backbench.domain.errors import AgentUnreachable, BackbenchError, DeviceBusy, LeaseNotFound
 from backbench.domain.identifiers import new_run_id
-from backbench.domain.run import Lease, ModelRef, RunSpec, Scenario
+from backbench.domain.run import Lease, ModelRef, Run, RunSpec, Scenario
 from backbench.models.catalog import skeleton_path
 
 MODEL = "mobilenetv3_large_100"
@@ -175,3 +175,26 @@ def test_a_line_that_breaks_while_one_waits_does_not_end_the_waiting() -> None:
         assert held.acquire().lease_id == "a-lease"
     assert unsteady.tries == 3
     assert observer.cuts
+
+
+class Used(Scripted):
+    """Is used by somebody the first time, and then cannot say how many runs there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy = [DeviceBusy("the device is reserved", holder="alice@laptop")]
+
+    def acquire_lease(self, holder: str, ttl_s: float) -> Lease:
+        if self.busy:
+            raise self.busy.pop()
+        return super().acquire_lease(holder, ttl_s)
+
+    def list_runs(self, *, going_on: bool) -> tuple[Run, ...]:  # noqa: ARG002
+        raise AgentUnreachable("cut")
+
+
+def test_a_line_that_breaks_while_the_runs_before_it_are_counted_does_not_end_the_waiting() -> None:
+    observer = Steps()
+    with Reservation(cast("AgentClient", Used()), "pi5", observer) as held:
+        assert held.acquire().lease_id == "a-lease"
+    assert observer.steps == ["waiting: pi5 is used by alice@laptop", ""]

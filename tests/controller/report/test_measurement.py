@@ -230,7 +230,7 @@ def test_engines_that_lose_frames_of_their_cameras_do_not_keep_a_budget_on_drops
 def test_a_soak_has_a_curve_and_slopes_of_latency_and_of_the_worker_s_memory() -> None:
     scenario = Scenario(ScenarioName.SOAK, None, 0, duration_ns=120 * 10**9)
     samples = tuple(second * 10**9 for second in range(120))
-    grown = TelemetryColumn("memory.worker_anonymous", "B", tuple(10**8 + 1000 * second for second in range(120)))
+    grown = TelemetryColumn("proc.anonymous", "B", tuple(10**8 + 1000 * second for second in range(120)))
     made = document(scenario, [block(12_000)], [report()], telemetry=[TelemetryBlock(samples, (grown,))])
     (launch,) = made["soak"]["launches"]
     assert [row["minute"] for row in launch["minutes"]] == [0, 1]

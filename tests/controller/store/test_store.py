@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import signal
 import subprocess
 import sys
@@ -10,9 +11,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from backbench.controller.store import DeviceRecord, DeviceRoofline, RunRecord, Store
+from backbench.controller.store import finish as finish_module
+from backbench.controller.store import log as log_module
 from backbench.controller.store.schema import HEAD, current_revision
 from backbench.controller.store.tables import Base
 from backbench.domain.device import Device, DeviceIdentity, Limits
@@ -28,6 +32,7 @@ from backbench.domain.event import Happening, Progress, RunEvent, RunResult, Sta
 from backbench.domain.frame import FrameBlock
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.run import ModelRef, RunSpec, RunState
+from backbench.wire.records import RecordWriter
 
 
 @pytest.fixture
@@ -195,6 +200,17 @@ def test_frames_that_went_in_come_out_once_however_often_they_are_sent(store: St
     assert store.query("SELECT run_id, count(*) FROM frames GROUP BY run_id") == [(record.run_id, 20)]
 
 
+def test_runs_of_an_older_version_are_asked_with_the_others(store: Store) -> None:
+    old, new = create(store), create(store)
+    for record in (old, new):
+        follow(store, record.run_id, events())
+        store.finish(record.run_id)
+    path = store.run_folder(old.run_id) / "frames.parquet"
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["throttled"]), path)
+    rows = store.query("SELECT run_id, count(*), count(throttled) FROM frames GROUP BY run_id ORDER BY run_id")
+    assert rows == [(record.run_id, 20, 0) for record in sorted((old, new), key=lambda record: record.run_id)]
+
+
 def test_a_failed_run_without_frames_has_a_document_of_nulls(store: Store) -> None:
     record = create(store)
     follow(store, record.run_id, [RunEvent(1, 1, 2, RunResult(RunState.INTERRUPTED))])
@@ -210,6 +226,48 @@ def test_a_second_process_cannot_follow_the_same_run(store: Store) -> None:
     record = create(store)
     with store.log(record.run_id), pytest.raises(StoreUnusable, match="another process"):
         store.log(record.run_id)
+
+
+@pytest.mark.parametrize("method", ["append", "sync"])
+def test_a_disk_that_takes_no_more_is_named_with_what_to_do(
+    store: Store, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = create(store)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, method, full)
+    with pytest.raises(StoreUnusable, match=r"events\.log cannot be written: No space left on device; see to"):
+        follow(store, record.run_id, events())
+    monkeypatch.undo()
+    follow(store, record.run_id, events())
+    assert store.finish(record.run_id).state is RunState.DONE
+
+
+def test_a_result_that_cannot_be_written_is_finished_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = create(store)
+    follow(store, record.run_id, events())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(finish_module, "write_whole", full)
+    with pytest.raises(StoreUnusable, match=f"{record.run_id} cannot be written: No space left on device"):
+        store.finish(record.run_id)
+    monkeypatch.undo()
+    assert store.finish(record.run_id).state is RunState.DONE
+
+
+def test_the_folder_of_a_run_is_on_the_disk_before_anything_is_in_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(log_module, "sync_folder", synced.append)
+    record = create(store)
+    for _ in range(2):
+        store.log(record.run_id).close()
+    assert synced == [store.root / "runs"]
 
 
 def test_a_process_killed_while_it_appends_leaves_a_log_that_goes_on(store: Store) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from backbench.domain.errors import BackbenchError, InvalidArgument
 from backbench.domain.security import FleetMembership
-from backbench.models.whole_file import written_whole
+from backbench.models.whole_file import clear_parts, sync_folder, written_whole
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -159,6 +159,7 @@ class Fleets:
         (fleet_id,) = found
         folder = self._folder / fleet_id
         (folder / _AUTHORITY).unlink(missing_ok=True)
+        sync_folder(folder)
         shutil.rmtree(folder)
         self._replace(fleet_id, None)
         return fleet_id
@@ -172,7 +173,9 @@ class Fleets:
 
     def _read_all(self) -> list[Fleet]:
         found = []
+        clear_parts(self._folder.parent)
         for folder in sorted(self._folders()):
+            clear_parts(folder)
             if not (folder / _AUTHORITY).exists():
                 shutil.rmtree(folder)  # joining or leaving it was cut short
                 continue

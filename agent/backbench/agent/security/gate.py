@@ -21,6 +21,7 @@ from backbench.domain.security import LOCAL_CALLER, Caller, Role
 log = logging.getLogger(__name__)
 
 _LOOPBACK = ("unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "ipv6:[::ffff:127.", "ipv6:%5B::ffff:127.")
+_LINES_PER_S, _LINES_AT_ONCE = 1.0, 50
 _LOOK_AGAIN_S = 60.0
 """Certificates of calls in progress are looked at this often at least: the clock of a board may jump."""
 
@@ -49,6 +50,7 @@ class Gate:
         self._holders = holders
         self._limits = limits
         self._rates = Rates(limits.per_second, limits.burst)
+        self._lines = Rates(_LINES_PER_S, _LINES_AT_ONCE)
         self._calls: set[Call] = set()
         self._counts: Counter[Caller] = Counter()
         self._hurried: set[Caller] = set()
@@ -62,14 +64,17 @@ class Gate:
             holder = self._holder(peer, certificate_pem)
             caller = LOCAL_CALLER if holder is None else holder.caller
             if holder is not None and self._holders is not None:
+                self._check_rate(caller)  # first, as it costs something to refuse a call too
                 self._holders.check(holder)
             check_role(method, caller)
             if NEEDED.get(method) is Role.LOCAL and not peer.startswith(_LOOPBACK):
                 raise PermissionDenied("this call is for users of the device itself; run backbench-agent there")
-            self._check_limits(caller, holder)
+            if holder is not None:
+                self._check_concurrent(caller)
         except BackbenchError as error:
             self._log_refusal(method, peer, holder, error)
             raise
+        self._hurried.discard(caller)
         set_caller(caller)
         call = Call(method, peer, holder, asyncio.current_task())
         self._calls.add(call)
@@ -118,18 +123,17 @@ class Gate:
             raise Unauthenticated("the call comes without a certificate; pair with this agent first")
         return self._holders.holder(certificate_pem)
 
-    def _check_limits(self, caller: Caller, holder: Holder | None) -> None:
-        if holder is None:
-            return
+    def _check_concurrent(self, caller: Caller) -> None:
         if self._counts[caller] >= self._limits.concurrent:
             raise TooManyCalls(
                 f"{caller.name} has {self._limits.concurrent} calls in progress, which is the most; end some"
             )
+
+    def _check_rate(self, caller: Caller) -> None:
         if not self._rates.take(caller):
             raise TooManyCalls(
                 f"{caller.name} makes more than {self._limits.per_second:g} calls a second; wait and try again"
             )
-        self._hurried.discard(caller)
 
     def _look_again(self, not_after_unix_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -139,10 +143,13 @@ class Gate:
             self._timer = loop.call_at(when, self.sweep)
 
     def _log_refusal(self, method: str, peer: str, holder: Holder | None, error: BackbenchError) -> None:
+        # The log is not to be filled from outside: one line a rush, and so many for whoever is refused all the time.
         if holder is not None and isinstance(error, TooManyCalls):
             if holder.caller in self._hurried:
-                return  # one line a rush: the log is not to be filled from outside
+                return
             self._hurried.add(holder.caller)
+        if not self._lines.take(peer if holder is None else holder.caller):
+            return
         name = repr(holder.caller.name) if holder is not None else "nobody known"
         log.warning("refused %s of %s from %s: %s %s", method, name, peer, error.reason, error)
 

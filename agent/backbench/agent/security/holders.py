@@ -83,7 +83,8 @@ def _read(certificate_pem: bytes, fleets: tuple[Fleet, ...], codes: tuple[Pairin
     for code in codes:
         # Whoever has the code can sign whatever it likes with it: the role is always this one.
         if c.issued_by(certificate, code.authority):
-            return Holder(Caller(f"pairing-{code.code_id}", Role.PAIRING, "", serial), *dates, code.code_id)
+            # And as many of them as it likes: all are one caller.
+            return Holder(Caller(f"pairing-{code.code_id}", Role.PAIRING), *dates, code.code_id)
     raise Unauthenticated("the caller's certificate is of no fleet that this agent belongs to; pair it first")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 
-from backbench.agent.sampler import DEFAULT_RATE_HZ, MAX_RATE_HZ, Sampler
-from backbench.agent.sensors.base import Sensor
+from backbench.agent.sampling.hub import DEFAULT_WATCH_HZ, HIGHEST_WATCH_HZ, LOWEST_WATCH_HZ, Telemetry
+from backbench.agent.sampling.lines import Plan
 from backbench.domain.device import AgentStatus, Device
 from backbench.domain.errors import InvalidArgument
 from backbench.v1 import device_pb2 as pb
@@ -26,11 +26,11 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
     def __init__(
         self,
         describe: Callable[[], Awaitable[Device]],
-        sensors: Sequence[Sensor],
+        telemetry: Telemetry,
         status: Callable[[], Awaitable[AgentStatus]],
     ) -> None:
         self._describe = describe
-        self._sensors = sensors
+        self._telemetry = telemetry
         self._status = status
 
     async def GetDevice(self, request: pb.GetDeviceRequest, context: Context) -> pb.GetDeviceResponse:  # noqa: ARG002, N802
@@ -46,13 +46,12 @@ class DeviceService(device_pb2_grpc.DeviceServiceServicer):
         request: pb.WatchTelemetryRequest,
         context: Context,  # noqa: ARG002
     ) -> AsyncIterator[pb.WatchTelemetryResponse]:
-        """One sample at a time, until the caller hangs up."""
-        rate_hz = request.rate_hz or DEFAULT_RATE_HZ
-        if not 0.1 <= rate_hz <= MAX_RATE_HZ:
-            raise InvalidArgument(f"rate_hz is {rate_hz:g}; it must lie between 0.1 and {MAX_RATE_HZ:g}")
-        sampler = Sampler(self._sensors)
-        while True:
-            sampler.sample()
-            if (block := sampler.take()) is not None:
+        """Samples of every source about once a second, until the caller hangs up."""
+        rate_hz = request.rate_hz or DEFAULT_WATCH_HZ
+        if not LOWEST_WATCH_HZ <= rate_hz <= HIGHEST_WATCH_HZ:
+            raise InvalidArgument(
+                f"rate_hz is {rate_hz:g}; it must lie between {LOWEST_WATCH_HZ:g} and {HIGHEST_WATCH_HZ:g}"
+            )
+        async with contextlib.aclosing(self._telemetry.watch(Plan(rate_hz, tuple(request.extra_sources)))) as blocks:
+            async for block in blocks:
                 yield pb.WatchTelemetryResponse(telemetry=telemetry_to_pb(block))
-            await asyncio.sleep(1 / rate_hz)

@@ -25,6 +25,22 @@ def surrounded(handler: Any, around: Around) -> Any:
     return handler
 
 
+def taking_streams(handler: Any) -> Any:
+    """The handler as one that is called before its request has come, whose `around` is to wait for it.
+
+    By itself gRPC calls a handler of one request only with that request: nobody would know who keeps it waiting.
+    """
+    if handler.request_streaming:
+        return handler
+    return handler._replace(
+        request_streaming=True,
+        unary_unary=None,
+        unary_stream=None,
+        stream_unary=handler.unary_unary,
+        stream_stream=handler.unary_stream,
+    )
+
+
 def _answering(call: Any, around: Around) -> Any:
     async def inside(request: Any, context: Context) -> Any:
         async with around(request, context) as passed:

@@ -16,17 +16,18 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from backbench.agent.security.gate import Call, Gate
-from backbench.agent.services.handlers import Context, surrounded
+from backbench.agent.services.handlers import Context, surrounded, taking_streams
 from backbench.domain.errors import BackbenchError, DeadlineExceeded, InvalidArgument
 from backbench.wire.status import code_of, text_of, trailers_of
 
 log = logging.getLogger(__name__)
 
 _CERTIFICATE = "x509_pem_cert"
+_NO_MORE = object()
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler. A caller that streams is ended when nothing came of it for `stall_s`."""
+    """Wraps every handler. A call is let in before its request is read, and ended when none came for `stall_s`."""
 
     def __init__(self, gate: Gate, stall_s: float) -> None:
         self._gate = gate
@@ -43,13 +44,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
             return handler
         method = handler_call_details.method
         handler = handler._replace(request_deserializer=_tolerant(method, handler.request_deserializer))
-        return surrounded(handler, partial(self._guarded, method))
+        around = partial(self._guarded, method, handler.request_streaming)
+        return surrounded(taking_streams(handler), around)
 
     @contextlib.asynccontextmanager
-    async def _guarded(self, method: str, request: Any, context: Context) -> AsyncIterator[Any]:
+    async def _guarded(self, method: str, many: bool, requests: Any, context: Context) -> AsyncIterator[Any]:
         try:
             with self._gate.call(method, context.peer(), _certificate_of(context)) as call:
-                yield self._timed(request, call)
+                yield self._every(requests, call) if many else await self._only(requests, call)
         except BackbenchError as error:
             await _refuse(context, error)
         except grpc.aio.AbortError:
@@ -57,26 +59,27 @@ class Interceptor(grpc.aio.ServerInterceptor):
         except Exception:  # noqa: BLE001 - the edge of the process
             await _admit(context)
 
-    def _timed(self, request: Any, call: Call) -> Any:
-        if isinstance(request, BackbenchError):
-            raise request
-        return _unstalled(request, call, self._stall_s) if isinstance(request, AsyncIterator) else request
+    async def _every(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Any]:
+        while (request := await self._next(requests, call)) is not _NO_MORE:
+            yield request
 
+    async def _only(self, requests: AsyncIterator[Any], call: Call) -> Any:
+        if (request := await self._next(requests, call)) is _NO_MORE:
+            raise InvalidArgument("the call ended before its request; try again")
+        return request
 
-async def _unstalled(requests: AsyncIterator[Any], call: Call, stall_s: float) -> AsyncIterator[Any]:
-    loop = asyncio.get_running_loop()
-    late = DeadlineExceeded(f"nothing came for {stall_s:g} s; what was sent is kept, go on from the committed offset")
-    while True:
-        timer = loop.call_later(stall_s, call.end, late)
+    async def _next(self, requests: AsyncIterator[Any], call: Call) -> Any:
+        late = DeadlineExceeded(
+            f"nothing came for {self._stall_s:g} s; send it again, an upload from what is stored on"
+        )
+        timer = asyncio.get_running_loop().call_later(self._stall_s, call.end, late)
         try:
-            request = await anext(requests)
-        except StopAsyncIteration:
-            return
+            request = await anext(requests, _NO_MORE)
         finally:
             timer.cancel()
         if isinstance(request, BackbenchError):
             raise request
-        yield request
+        return request
 
 
 def _tolerant(method: str, parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

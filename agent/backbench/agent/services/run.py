@@ -11,7 +11,7 @@ from backbench.agent.callers import current_caller
 from backbench.agent.leases import Leases
 from backbench.agent.runs import Runs
 from backbench.domain.device import MIN_PROTOCOL_REVISION
-from backbench.domain.errors import InvalidArgument, PermissionDenied, VersionMismatch
+from backbench.domain.errors import InvalidArgument, MessageTooLarge, PermissionDenied, VersionMismatch
 from backbench.domain.run import Lease, Owner, Run, RunSpec
 from backbench.domain.security import Role
 from backbench.v1 import run_pb2 as pb
@@ -20,6 +20,8 @@ from backbench.wire.mapping import from_message, to_message
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _PAGE_BYTES = 1 << 20
+_SPEC_BYTES = 1 << 20
+"""A run is told with its specification and messages that name parts of it: all of that must fit in one message."""
 
 
 class RunService(run_pb2_grpc.RunServiceServicer):
@@ -37,6 +39,11 @@ class RunService(run_pb2_grpc.RunServiceServicer):
             raise VersionMismatch(f"this agent works with controllers of protocol {MIN_PROTOCOL_REVISION} or newer")
         if not request.HasField("spec"):
             raise InvalidArgument("the request holds no run specification")
+        if request.spec.ByteSize() > _SPEC_BYTES:
+            raise MessageTooLarge(
+                f"the run's specification has {request.spec.ByteSize()} bytes; give one of at most {_SPEC_BYTES}, with"
+                " shorter names or fewer images"
+            )
         spec = from_message(request.spec, RunSpec)
         run = self._runs.known(spec)
         if run is None:

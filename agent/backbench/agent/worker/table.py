@@ -9,6 +9,7 @@ weak store ordering cannot show it half a row: a whole frame, with its locks and
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from array import array
@@ -26,9 +27,17 @@ PENDING = 0
 
 
 def create(rows: int) -> int:
-    """A descriptor of a zeroed table for that many rows. Raises OSError when there is too little memory."""
-    descriptor = os.memfd_create("backbench-frames")
-    os.ftruncate(descriptor, (_HEADER_WORDS + rows * WIDTH) * 8)
+    """A descriptor of a zeroed table for that many rows. Raises OSError when there is too little memory.
+
+    Nobody can make it shorter or longer: a worker that did would take the agent with it, which reads it (SIGBUS).
+    """
+    descriptor = os.memfd_create("backbench-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, (_HEADER_WORDS + rows * WIDTH) * 8)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -15,6 +15,10 @@ Part = Mapping[str, Any] | None
 """A part of a run's document; None where it was not measured."""
 
 
+OF_TELEMETRY = ("energy", "power", "temp")
+"""Metrics that the device's sensors tell; they are the run's, not a step's."""
+
+
 def judge(
     budgets: Sequence[str],
     scenario: Scenario,
@@ -23,17 +27,20 @@ def judge(
     peak_mb: float | None = None,
     load: Part = None,
     cold_start_ms: float | None = None,
+    telemetry: Part = None,
 ) -> list[dict[str, Any]]:
     """One row a budget: its text, metric, span, value, upper, limit, unit, verdict, confident.
 
     A time without a span is that of the whole pipeline (`pipeline_span`). `peak_mb` is in MB of 10^6 bytes, `load` has
-    `drop_ratio` and `miss_ratio` as {value, low, high} of 0..1 or None, `cold_start_ms` is the total. Values are in the
-    row's unit; `upper` is the upper confidence bound of a percentile or share, `confident` whether it too lies within
-    the limit, and both are None where there is no bound. `span` is the span that was judged, None for other metrics.
+    `drop_ratio` and `miss_ratio` as {value, low, high} of 0..1 or None, `cold_start_ms` is the total, `telemetry` has
+    `energy`, `power` and `temp` as {value, high} in J, W and C or None. Values are in the row's unit; `upper` is the
+    upper confidence bound of a percentile or share or the upper end of an energy's or power's interval, `confident`
+    whether it too lies within the limit, and both are None where there is no bound. `span` is the span that was judged,
+    None for other metrics.
     Where too few frames carry a percentile, `at_least` is the highest one below it that they do carry: above the limit
     it decides. Raises InvalidBudget.
     """
-    measured = _Measured(scenario, latency_ms, peak_mb, load, cold_start_ms)
+    measured = _Measured(scenario, latency_ms, peak_mb, load, cold_start_ms, telemetry)
     return [_row(parse_budget(text), measured) for text in budgets]
 
 
@@ -73,6 +80,7 @@ class _Measured:
     peak_mb: float | None
     load: Part
     cold_start_ms: float | None
+    telemetry: Part
 
 
 def _row(budget: Budget, measured: _Measured) -> dict[str, Any]:
@@ -113,6 +121,9 @@ def _other(metric: str, measured: _Measured) -> tuple[float | None, float | None
         return measured.peak_mb, None
     if metric == "cold_start":
         return measured.cold_start_ms, None
+    if metric in OF_TELEMETRY:
+        read = (measured.telemetry or {}).get(metric)
+        return (None, None) if read is None else (read["value"], read["high"])
     share = (measured.load or {}).get({"drops": "drop_ratio", "misses": "miss_ratio"}[metric])
     return (None, None) if share is None else (_percent(share["value"]), _percent(share["high"]))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 _PIPELINE = "pipeline"
 """In a path: the span that the document calls so; one of an older version has `service` alone."""
+_ENERGY = "energy"
 _METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "p50": ("ms", ("latency_ms", _PIPELINE, "p50", "value")),
     "p99": ("ms", ("latency_ms", _PIPELINE, "p99", "value")),
@@ -17,7 +18,11 @@ _METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "throughput": ("fps", ("throughput_fps",)),
     "memory": ("MB", ("memory_mb", "peak")),
     "cold start": ("ms", ("cold_start_ms", "total")),
+    _ENERGY: ("J a frame", ("energy_j_per_frame", "value")),
+    "power": ("W", ("power_w", "mean")),
 }
+_OF_A_SCOPE = {_ENERGY: "energy_j_per_frame", "power": "power_w"}
+"""Metrics that compare only where they cover the same part of a device and were read in the same way."""
 _COMPARED = {"hash", "input", "size", "preprocess", "preprocess_digest", "precision"}
 """Fields of a contract that belong to the model, which is what is being compared."""
 
@@ -26,17 +31,38 @@ def compare(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows of {metric, unit, values, ratios} with ratios to the first run, and the differing conditions, if any.
 
     What is compared is the model (its name, artifact, size and preprocessing). Every other field of contract and
-    fingerprint must be equal, and simulated devices never compare with real ones.
+    fingerprint must be equal. A simulated device never compares with a real one or with another recording
+    (`simulation_differs`). Energy and power that cover different things have no ratio.
     """
     rows = [
         {"metric": metric, "unit": unit, **_ratios([_value(document, path) for document in documents])}
         for metric, (unit, path) in _METRICS.items()
     ]
+    for row in rows:
+        if row["metric"] in _OF_A_SCOPE and len(set(_scopes(documents, _OF_A_SCOPE[row["metric"]]))) > 1:
+            row["ratios"] = [None] * len(documents)
     differences = [row for part in ("contract", "fingerprint") for row in _differences(part, documents)]
-    simulated = [document["device"]["simulated"] for document in documents]
-    if len(set(simulated)) > 1:
-        differences.insert(0, {"field": "device.simulated", "values": simulated})
-    return {"rows": rows, "differences": differences, "comparable": not differences}
+    simulations = [_simulation(document) for document in documents]
+    simulation_differs = len(set(simulations)) > 1
+    if simulation_differs:
+        differences.insert(0, {"field": "device.simulation", "values": simulations})
+    return {
+        "rows": rows,
+        "differences": differences,
+        "comparable": not differences,
+        "simulation_differs": simulation_differs,
+    }
+
+
+def _simulation(document: Mapping[str, Any]) -> str | None:
+    """The recording that a device replays, None for a real one; an older document says only that there is one."""
+    device = document["device"]
+    return (device.get("simulation") or "a recording") if device["simulated"] else None
+
+
+def _scopes(documents: Sequence[Mapping[str, Any]], part: str) -> list[Any]:
+    parts = [document.get(part) or {} for document in documents]
+    return [(each.get("scope"), each.get("method")) for each in parts]
 
 
 def _differences(part: str, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -51,6 +77,9 @@ def _value(document: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
     for step in path:
         if value is None:
             return None
+        if step in _OF_A_SCOPE.values():
+            value = value.get(step)  # a document of an older version has none
+            continue
         value = value[document.get(_PIPELINE, "service") if step == _PIPELINE else step]
     return None if value is None else float(value)
 

@@ -45,11 +45,20 @@ def minute_curve(
                 "minute": minute,
                 "n": len(within),
                 "dropped": None if dropped_due_ns is None else len(dropped_of_minute[minute]),
-                **_percentiles_ms(within),
+                **percentiles_ms(within),
                 "fps": len(within) / (length_ns / 1e9) if length_ns else None,
             }
         )
     return rows
+
+
+def percentiles_ms(times_ns: NDArray[np.int64]) -> dict[str, float | None]:
+    """{p50_ms, p99_ms} of times in order; None where they cannot carry it."""
+    effective, ascending = effective_count(times_ns), np.sort(times_ns)
+    return {
+        f"{name}_ms": nearest_rank(ascending, QUANTILES[name]) / 1e6 if enough(effective, QUANTILES[name]) else None
+        for name in ("p50", "p99")
+    }
 
 
 def slope(times_s: NDArray[np.float64], values: _Times, confidence: float = 0.95) -> dict[str, float] | None:
@@ -98,14 +107,6 @@ def _split(values: NDArray[np.int64], minutes: NDArray[np.int64], last: int) -> 
     """The values of each minute from 0 to `last`, in order."""
     order = np.argsort(minutes, kind="stable")
     return np.split(values[order], np.searchsorted(minutes[order], np.arange(1, last + 1)))
-
-
-def _percentiles_ms(times_ns: NDArray[np.int64]) -> dict[str, float | None]:
-    effective, ascending = effective_count(times_ns), np.sort(times_ns)
-    return {
-        f"{name}_ms": nearest_rank(ascending, QUANTILES[name]) / 1e6 if enough(effective, QUANTILES[name]) else None
-        for name in ("p50", "p99")
-    }
 
 
 def _thinned(values: _Times) -> NDArray[np.float64]:

@@ -26,6 +26,10 @@ _WEIGHTS = {
     "suspended": "invalid",
     "swapped": "invalid",
     "garbage_collected": "invalid",
+    "not_cool": "invalid",
+    "clocks_not_pinned": "invalid",
+    "clock_policy_changed": "invalid",
+    "throttled": "unstable",
     "slowdown": "unstable",
     "no_steady_state": "unstable",
     "dependent_frames": "unstable",
@@ -33,6 +37,8 @@ _WEIGHTS = {
     "loop_noisy": "unstable",
     "pacer_late": "unstable",
     "throttle_not_observed": "unverified",
+    "telemetry_gaps": "unverified",
+    "clocks_not_observed": "unverified",
     "counters_unreadable": "unverified",
     "outputs_not_checked": "unverified",
     "frames_errored": "ok",
@@ -40,7 +46,11 @@ _WEIGHTS = {
     "clock_step": "ok",
     "near_saturation": "ok",
     "few_inputs": "ok",
+    "simulated": "ok",
 }
+_LOCKED_WEIGHTS = {**_WEIGHTS, "throttled": "invalid"}
+"""Of a run whose clocks were to stay where they were pinned."""
+LOCKED = "locked"
 _NEEDED = ("major_fault_count", "garbage_collection_count", "suspend_ns", "clock_step_ns")
 
 
@@ -53,7 +63,8 @@ class Evidence:
     launch's median over the smallest's less 1, `service` the distribution of the service times in ms. `load` and
     `outputs` are the document's parts of that name, `clock_range_ppm` is how far the delivered processor clocks moved,
     `reference` whether a reference was named, `input_count` how many inputs are cycled, `cause` what was
-    said last of a run that did not end well.
+    said last of a run that did not end well. `thermal`, `clocks` and `cool_gate` are the document's parts of that name,
+    `gaps` the seconds by source in which it was not read, `simulation` the name of the recording that is replayed.
     """
 
     state: str
@@ -71,13 +82,20 @@ class Evidence:
     reference: bool = False
     input_count: int | None = None
     cause: str = ""
+    regime: str = ""
+    thermal: Mapping[str, Any] | None = None
+    clocks: Mapping[str, Any] | None = None
+    cool_gate: Mapping[str, Any] | None = None
+    gaps: Mapping[str, float] = field(default_factory=dict)
+    simulation: str = ""
 
 
 def judge_validity(evidence: Evidence) -> dict[str, Any]:
     """`ok`, `unverified`, `unstable` or `invalid`, with reasons {code, detail}, the heaviest first."""
+    weights = _LOCKED_WEIGHTS if evidence.regime == LOCKED else _WEIGHTS
     reasons = [{"code": code, "detail": detail} for code, detail in _findings(evidence)]
-    reasons.sort(key=lambda reason: -STATUSES.index(_WEIGHTS[reason["code"]]))
-    status = max((_WEIGHTS[reason["code"]] for reason in reasons), key=STATUSES.index, default="ok")
+    reasons.sort(key=lambda reason: -STATUSES.index(weights[reason["code"]]))
+    status = max((weights[reason["code"]] for reason in reasons), key=STATUSES.index, default="ok")
     return {"status": status, "reasons": reasons}
 
 
@@ -100,10 +118,10 @@ def _findings(evidence: Evidence) -> Iterator[tuple[str, str]]:
     yield from _of_counters(evidence)
     yield from _of_steadiness(evidence)
     yield from _of_load(evidence)
-    witness = "no throttle counter was read"
-    if evidence.clock_range_ppm is not None:
-        witness += f"; the delivered clocks moved by {evidence.clock_range_ppm / 1e4:.1f} %"
-    yield "throttle_not_observed", witness
+    yield from _of_heat(evidence)
+    yield from _of_clocks(evidence)
+    if evidence.simulation:
+        yield "simulated", f"the telemetry is a replay of {evidence.simulation}; only the frames are real"
 
 
 def _of_outputs(evidence: Evidence) -> Iterator[tuple[str, str]]:
@@ -165,6 +183,44 @@ def _of_loop(evidence: Evidence) -> Iterator[tuple[str, str]]:
     if worst_ms > LOOP_SHARE_LIMIT * median["value"]:
         share = worst_ms / median["value"] * 100
         yield "loop_noisy", f"the loop's own p99 of {worst_ms * 1e3:.0f} us is {share:.1f} % of the median"
+
+
+def _of_heat(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    thermal, gate = evidence.thermal or {}, evidence.cool_gate
+    if gate is not None and not gate["cool"]:
+        reached = "could not be read" if gate["end_c"] is None else f"was still {gate['end_c']:.1f} °C"
+        yield "not_cool", f"after {gate['waited_s']:.0f} s the device {reached}; {gate['limit_c']:g} °C was asked for"
+    if thermal.get("throttled"):
+        named = ", ".join(row["name"] for row in thermal["witnesses"] if row["throttled"])
+        share = thermal["throttled_share"]
+        frames = "" if share is None else f"; up to {share * 100:.0f} % of the frames are of such times"
+        yield "throttled", f"the device held its clocks back, by {named}{frames}"
+    elif thermal.get("throttled") is None:
+        yield "throttle_not_observed", _unseen(thermal, evidence.clock_range_ppm)
+
+
+def _unseen(thermal: Mapping[str, Any], clock_range_ppm: int | None) -> str:
+    """What is missing for a verdict on throttling."""
+    read = [row["name"] for row in thermal.get("witnesses", ())]
+    said = f"no witness of heat was read, only {', '.join(read)}" if read else "no witness of throttling was read"
+    if clock_range_ppm is not None:
+        said += f"; the processors' clocks moved by {clock_range_ppm / 1e4:.1f} %"
+    return said
+
+
+def _of_clocks(evidence: Evidence) -> Iterator[tuple[str, str]]:
+    clocks = evidence.clocks or {}
+    if evidence.regime == LOCKED and not (pinned := clocks.get("pinned")):
+        if pinned is None:
+            yield "clocks_not_observed", "whether the clocks were pinned, as regime locked wants them, was not read"
+        else:
+            yield "clocks_not_pinned", "regime locked needs pinned clocks, and they were not; add --set-clocks"
+    for change in clocks.get("policy_changes", ()):
+        words = f"{change['channel']} went from {change['from']} to {change['to']} after {change['at_s']:.1f} s"
+        yield "clock_policy_changed", f"somebody changed what the clocks may do: {words}"
+    if evidence.gaps:
+        missing = ", ".join(f"{source} for {seconds:.1f} s" for source, seconds in evidence.gaps.items())
+        yield "telemetry_gaps", f"not read while frames were timed: {missing}"
 
 
 def _of_steadiness(evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from backbench.controller.cli import (
     profile,
     push,
     run,
+    watch,
 )
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ app.command("inspect")(inspect.inspect)
 app.command("push")(push.push)
 app.command("profile")(profile.profile)
 app.add_typer(run.app, name="run")
+app.command("watch")(watch.watch)
 app.command("compare")(compare.compare)
 app.command("noise")(noise.noise)
 

@@ -18,7 +18,10 @@ def compare(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Show runs, their ratios and a verdict. Ends with 1 where their environments differ, unless --across."""
+    """Show runs, their ratios and a verdict. Ends with 1 where their environments differ, unless --across.
+
+    A simulated device never compares with a real one.
+    """
     from backbench.controller.cli.runs import documents_of
     from backbench.controller.cli.verdict import FINE, NO
     from backbench.controller.operations.comparing import compare_runs
@@ -35,4 +38,4 @@ def compare(
         print_json({"schema": "backbench.comparison/1", "runs": ids, **result})
     else:
         print_answer(ratios(result, documents))
-    return FINE if result["comparable"] or across else NO
+    return FINE if result["comparable"] or (across and not result["simulation_differs"]) else NO

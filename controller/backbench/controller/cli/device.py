@@ -13,6 +13,8 @@ from backbench.controller.cli.output import print_answer, print_json, print_line
 from backbench.controller.cli.verdict import INTERRUPTED
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from backbench.controller.store import DeviceRecord, DeviceRoofline, Store
 
 app = typer.Typer(help="The devices that other commands can name.")
@@ -96,7 +98,7 @@ def show(
     if json:
         print_json(_document(record, known))
         return status
-    print_answer(device_table([record]), *_details(record), *_roofline_lines(known))
+    print_answer(device_table([record]), *_details(record), *_sensors(record), *_roofline_lines(known))
     return status
 
 
@@ -149,11 +151,23 @@ def _details(record: DeviceRecord) -> list[str]:
     for backend in device.backends:
         state = ", ".join(backend.providers) if backend.available else f"not available: {backend.reason}"
         lines.append(f"  {backend.name} {backend.version}".rstrip() + f": {state}")
-    lines += ["", "Sensors"]
-    for sensor in device.sensors:
-        state = f"{sensor.unit}, {sensor.source}" if sensor.available else f"not readable: {sensor.reason}"
-        lines.append(f"  {sensor.name}: {state}")
     return lines
+
+
+def _sensors(record: DeviceRecord) -> list[RenderableType]:
+    """What it is and the conditions that it is in, its sources of telemetry, and what they read."""
+    from rich.table import Table
+
+    from backbench.controller.report.live import identity_rows, sensor_table, source_table
+
+    device = record.device
+    if device is None:
+        return []
+    rows = Table(box=None, show_header=False, padding=(0, 2, 0, 2))
+    for name, words in identity_rows(device):
+        rows.add_row(name, words)
+    parts: list[RenderableType] = ["", "What it is", rows, "", "Sensors", sensor_table(device)]
+    return [*parts, source_table(device)] if device.sensor_sources else parts
 
 
 def _roofline_lines(roofline: DeviceRoofline | None) -> list[str]:

@@ -7,7 +7,33 @@ import json
 import os
 import shutil
 import sys
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
+
+_HARMFUL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+"""Control characters: a device's texts reach the terminal, and an escape sequence in one would rule it."""
+
+
+def harmless(text: str) -> str:
+    """A text that only prints: whatever would control the terminal is replaced."""
+    return text.translate(_HARMFUL)
+
+
+class Harmless:
+    """Anything that Rich can draw, with its texts made harmless; its colours stay."""
+
+    def __init__(self, renderable: Any) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        from rich.segment import Segment
+
+        for segment in console.render(self._renderable, options):
+            yield segment if segment.control else Segment(harmless(segment.text), segment.style)
 
 
 def print_json(document: Any) -> None:
@@ -29,15 +55,15 @@ def print_answer(*renderables: Any) -> None:
         highlight=False,
     )
     for renderable in renderables:
-        console.print(renderable)
+        console.print(Harmless(renderable))
     sys.stdout.write(text.getvalue())
 
 
 def print_line(text: str) -> None:
     """A line of the answer, as it is."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(harmless(text) + "\n")
 
 
 def print_note(text: str) -> None:
     """A line beside the answer."""
-    sys.stderr.write(f"backbench: {text}\n")
+    sys.stderr.write(f"backbench: {harmless(text)}\n")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -47,7 +48,12 @@ def profile(  # noqa: PLR0913, PLR0917
     launches: option.Launches = 1,
     budgets: option.Budgets = None,
     memory_limit: option.MemoryLimit = None,
-    telemetry_rate_hz: option.TelemetryRate = 2.0,
+    telemetry_rate_hz: option.TelemetryRate = 10.0,
+    sensor: option.Sensors = None,
+    wait_cool: option.WaitCool = None,
+    max_wait: option.MaxWait = None,
+    regime: option.Regime = "as-shipped",
+    set_clocks: option.SetClocks = False,
     memory_pass: option.MemoryPass = True,
     timeout_s: option.Timeout = None,
     name: option.Name = "",
@@ -64,14 +70,19 @@ def profile(  # noqa: PLR0913, PLR0917
 
     backbench profile resnet50 --device orin --scenario paced --fps 30 --budget "drops<=0.1%"
     """
-    given = locals()
-    from backbench.controller.operations.plan import ProfileRequest
-
-    words = {field.name: given[field.name] for field in dataclasses.fields(ProfileRequest) if field.name in given}
-    request = ProfileRequest(**{**words, "models": tuple(models), "budgets": tuple(budgets or ())})
+    request = _request(locals())
     if detach:
         return _hand_over(context, request, wait=not no_wait, insecure=insecure, json=json)
     return _profile(context, request, wait=not no_wait, insecure=insecure, strict=strict, json=json)
+
+
+def _request(given: Mapping[str, Any]) -> ProfileRequest:
+    """What was written, by the names of the request's fields."""
+    from backbench.controller.operations.plan import ProfileRequest
+
+    words = {field.name: given[field.name] for field in dataclasses.fields(ProfileRequest) if field.name in given}
+    lists = {name: tuple(given[name] or ()) for name in ("models", "budgets", "sensor")}
+    return ProfileRequest(**{**words, **lists})
 
 
 def _profile(

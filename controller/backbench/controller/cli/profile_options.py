@@ -21,6 +21,13 @@ def _measured(metavar: str | None, text: str, *names: str, show_default: bool = 
     return typer.Option(*names, metavar=metavar, help=text, show_default=show_default, rich_help_panel=panel)
 
 
+_PREPARED = "How the device is prepared"
+
+
+def _prepared(metavar: str, text: str) -> Any:
+    return typer.Option(metavar=metavar, help=text, rich_help_panel=_PREPARED)
+
+
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL", help="A backbone (see backbench models) or an .onnx file.")
 ]
@@ -106,7 +113,8 @@ Budgets = Annotated[
     list[str] | None,
     _measured(
         "BUDGET",
-        'A limit such as "p99<=30ms", "compute.p50<=8ms", "drops<=0.1%" or "memory<=256MB"; repeatable.',
+        'A limit such as "p99<=30ms", "compute.p50<=8ms", "drops<=0.1%", "memory<=256MB", "energy<=0.5J" (a frame),'
+        ' "power<=10W" or "temp<=85C"; repeatable.',
         "--budget",
     ),
 ]
@@ -114,7 +122,36 @@ MemoryLimit = Annotated[
     str | None, _measured("SIZE", 'What a worker may take, such as "256MB"; a model that needs more fails.')
 ]
 TelemetryRate = Annotated[
-    float, _measured("HZ", "Telemetry samples a second, 0 to 10; 0 for none.", "--telemetry-rate")
+    float, _measured("HZ", "Telemetry samples a second at most, 0 to 50; 0 for none.", "--telemetry-rate")
+]
+Sensors = Annotated[
+    list[str] | None,
+    _measured(
+        "NAME",
+        "Read a source that costs the device something too: pmic, tegrastats or jtop (see backbench device show);"
+        " repeatable.",
+        "--sensor",
+    ),
+]
+WaitCool = Annotated[
+    str | None, _prepared("TEMP", 'Wait before the first frame until the hottest zone is below this: "45C".')
+]
+MaxWait = Annotated[str | None, _prepared("TIME", "Longest wait for that, then the run is invalid; default: 10m.")]
+Regime = Annotated[
+    str,
+    _prepared(
+        "NAME",
+        "as-shipped (clocks move as they do in the product) or locked (clocks are pinned; a run that throttles or whose"
+        " clocks were not pinned is invalid).",
+    ),
+]
+SetClocks = Annotated[
+    bool,
+    typer.Option(
+        "--set-clocks",
+        help="Pin the clocks for the run and put back what was; the agent must be started with --allow-set-clocks.",
+        rich_help_panel=_PREPARED,
+    ),
 ]
 MemoryPass = Annotated[
     bool, _measured(None, "Leave out the pass that measures memory.", " /--no-memory-pass", show_default=False)

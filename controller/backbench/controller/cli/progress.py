@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from backbench.controller.cli.output import print_note
+from backbench.controller.cli.output import harmless, print_note
 from backbench.controller.operations.observer import Observer
 from backbench.domain.errors import BackbenchError
 from backbench.domain.event import LogLine, Progress, RunEvent
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _LINE_S = 10.0
 _MEGABYTE = 10**6
+_COOLING = "cooling"
+"""A stage whose counts are the hottest zone and the limit, in thousandths of a degree."""
 _SHORT_STAGES = ("interpreter", "import", "load", "inputs", "first_inference", "warmup", "ready", "outputs", "start")
 """They come by in every launch and last a moment: a line each would bury the others."""
 
@@ -121,7 +123,7 @@ class Bars(Shown):
 
     def note(self, text: str) -> None:
         """Print it above the bars."""
-        self._bars.console.print(f"backbench: {text}", markup=False, highlight=False)
+        self._bars.console.print(f"backbench: {harmless(text)}", markup=False, highlight=False)
 
     def step(self, text: str) -> None:
         """A bar that moves while it lasts, with the step's name."""
@@ -154,7 +156,9 @@ class Bars(Shown):
         elif isinstance(happening, Progress) and self._task is not None:
             lost = f", {self._lost} lost" if self._lost else ""
             detail = _progress_text(happening) + self._p50 + lost
-            self._bars.update(self._task, completed=happening.done_count, total=happening.total_count, detail=detail)
+            # temperatures are no share of anything
+            total = None if happening.stage == _COOLING else happening.total_count
+            self._bars.update(self._task, completed=happening.done_count, total=total, detail=detail)
 
     def ended(self) -> None:
         """Take the bar away."""
@@ -167,6 +171,9 @@ def _progress_text(progress: Progress) -> str:
     if progress.queue_position or progress.holder:
         place = f", {progress.queue_position} before it" if progress.queue_position else ""
         return f"{progress.stage}{place}" + (f"; the device is used by {progress.holder}" if progress.holder else "")
+    if progress.stage == _COOLING:
+        now = f"{progress.done_count / 1e3:.1f} °C" if progress.done_count else "temperature not read yet"
+        return f"cooling: {now}, waiting for {(progress.total_count or 0) / 1e3:g} °C"
     launch = f"launch {progress.launch + 1}: " if progress.launch else ""
     if progress.total_count:
         return f"{launch}{progress.stage} {progress.done_count}/{progress.total_count}"

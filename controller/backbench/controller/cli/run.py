@@ -11,6 +11,7 @@ import typer
 
 from backbench.controller.cli.options import Insecure, Json, RunId, Strict, open_store
 from backbench.controller.cli.output import print_answer, print_json, print_line, print_note
+from backbench.controller.cli.verdict import FAILED
 
 if TYPE_CHECKING:
     from backbench.controller.operations.collect import Collected
@@ -81,6 +82,8 @@ def collect_runs(
     with shown() as observer:
         collected = collect(store, names, observer, everyone=everyone, insecure=insecure)
     status = _told([(each.device, each.error) for each in collected], asked_for=not everywhere)
+    if any(each.left_out for each in collected):
+        status = FAILED
     if json:
         print_json(collected_document(collected))
         return status
@@ -201,6 +204,8 @@ def _collected_line(each: Collected) -> str:
     parts = [f"{len(each.records)} fetched" if each.records else "nothing new"]
     if each.going_on:
         parts.append(f"{each.going_on} not finished")
+    if each.left_out:
+        parts.append(f"{each.left_out} left out")
     if each.of_others:
         parts.append(f"{each.of_others} of others left there (--everyone)")
     return f"{each.device}: {', '.join(parts)}"

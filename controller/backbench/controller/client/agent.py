@@ -18,6 +18,7 @@ from backbench.domain.errors import JournalCorrupt, VersionMismatch
 from backbench.domain.event import RunEvent
 from backbench.domain.run import SECOND_NS, Lease, Run, RunSpec, RunState
 from backbench.domain.security import AgentSecurity
+from backbench.domain.telemetry import TelemetryBlock
 from backbench.v1 import (
     artifact_pb2,
     artifact_pb2_grpc,
@@ -28,6 +29,7 @@ from backbench.v1 import (
     security_pb2,
     security_pb2_grpc,
 )
+from backbench.wire.columns import telemetry_from_pb
 from backbench.wire.event import event_from_pb
 from backbench.wire.mapping import from_message, to_message
 
@@ -75,6 +77,25 @@ class AgentClient:
         """Who this device is and what it can do."""
         answer = self._calls.repeated(self._devices.GetDevice, device_pb2.GetDeviceRequest())
         return from_message(answer.device, Device)
+
+    def watch_telemetry(
+        self, rate_hz: float, sources: Sequence[str] = (), seconds: float | None = None
+    ) -> Generator[TelemetryBlock, None, None]:
+        """Live telemetry at a rate, and of extra sources besides those that are always read.
+
+        One stream of `seconds` at most, never resumed here: AgentUnreachable when it is cut. Close the iterator to hang
+        up.
+        """
+        request = device_pb2.WatchTelemetryRequest(rate_hz=rate_hz, extra_sources=sources)
+        call = self._devices.WatchTelemetry(request, timeout=seconds)
+        try:
+            for response in call:
+                yield telemetry_from_pb(response.telemetry)
+        except grpc.RpcError as error:
+            if seconds is None or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise self._calls.error(error, 0.0) from error
+        finally:
+            call.cancel()
 
     def find_missing(self, digests: Sequence[str]) -> tuple[str, ...]:
         """Those of the digests that the agent does not hold, in order, each once."""

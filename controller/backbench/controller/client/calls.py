@@ -10,7 +10,14 @@ from typing import Any, TypeVar, cast
 import grpc
 
 from backbench.controller.client.channel import CONNECT_S
-from backbench.domain.errors import AgentUnreachable, BackbenchError, DeadlineExceeded, Unreachable, UntrustedAgent
+from backbench.domain.errors import (
+    AgentUnreachable,
+    BackbenchError,
+    DeadlineExceeded,
+    Unreachable,
+    UntrustedAgent,
+    VersionMismatch,
+)
 from backbench.wire.status import STATUS_KEY, error_from_status
 
 Answer = TypeVar("Answer")
@@ -107,6 +114,11 @@ class Calls:
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineExceeded(
                 f"the agent at {self.address} did not answer within {tried_s:.0f} s; look at its log, then try again"
+            )
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return VersionMismatch(
+                f"what answers at {self.address} does not know this call ({_one_line(details)}); check the address, and"
+                " update Backbench on the device"
             )
         bare = error_from_status(code, details, trailers)
         if bare is None:

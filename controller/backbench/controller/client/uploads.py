@@ -12,7 +12,14 @@ import grpc
 
 from backbench.controller.client.calls import Calls, jittered
 from backbench.domain.artifact import ArtifactKind
-from backbench.domain.errors import BackbenchError, DeadlineExceeded, InvalidArgument, Unreachable, UploadOutOfStep
+from backbench.domain.errors import (
+    BackbenchError,
+    DeadlineExceeded,
+    DigestMismatch,
+    InvalidArgument,
+    Unreachable,
+    UploadOutOfStep,
+)
 from backbench.v1 import artifact_pb2 as pb
 from backbench.v1 import artifact_pb2_grpc
 from backbench.wire.artifact import kind_to_pb
@@ -71,6 +78,10 @@ class Uploader:
                 if fruitless >= _ATTEMPTS:
                     raise
                 time.sleep(jittered(0.1 * 2**fruitless))
+            except DigestMismatch:
+                # What an earlier attempt had left was damaged, as by a loss of power: it is gone, so once more.
+                if offset == 0 or fruitless >= _ATTEMPTS:
+                    raise
             finally:
                 sent += attempt.sent
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from backbench.controller.client import AgentClient
-from backbench.controller.operations.devices import certified, client_of, kept_up
+from backbench.controller.operations.devices import client_of, kept_up, renewed
 from backbench.controller.security import Issued, Pki
 from backbench.controller.store import DeviceRecord, Store
 from backbench.domain.errors import BackbenchError, InvalidArgument
@@ -55,9 +55,7 @@ def renew(store: Store, names: Iterable[str]) -> tuple[tuple[str, ...], Failures
     if not records:
         pki.renew_identity()
         records = paired_devices(store)
-    failures = _at_all(
-        store, records, lambda record, client: certified(authority, client.get_security(), record, client)
-    )
+    failures = _at_all(store, records, lambda record, client: renewed(authority, record, client))
     return tuple(record.name for record in records if record.name not in failures), failures
 
 

@@ -20,12 +20,16 @@ _PATIENCE_S = 60.0
 
 @dataclass
 class Collected:
-    """What was fetched from one device, how many finished runs of others were left there, and what went wrong."""
+    """What was fetched from one device, how many finished runs of others were left there, and what went wrong.
+
+    `left_out` counts the runs that should have been fetched and could not be; a line was said about each.
+    """
 
     device: str
     records: list[RunRecord] = field(default_factory=list)
     of_others: int = 0
     going_on: int = 0
+    left_out: int = 0
     error: BackbenchError | None = None
 
 
@@ -99,5 +103,9 @@ class _Collector:
             self._collected.records.append(follow(self._store, client, spec.run_id, happened, cut, _PATIENCE_S))
         except (StoreUnusable, RunNotFound) as error:
             self._observer.note(f"run {spec.run_id} is left out: {error.message}")
+            if "holder" in error.details:  # another process is at it
+                self._collected.going_on += 1
+            else:
+                self._collected.left_out += 1
         finally:
             self._observer.ended()

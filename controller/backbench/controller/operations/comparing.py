@@ -20,10 +20,11 @@ def compare_runs(store: Store, documents: Sequence[Mapping[str, Any]], across: b
     An effect is {run, ratio, low, high, noise_floor, verdict}: the ratio of the pipeline's median latency to the first
     run's with its 95 % interval by a bootstrap over launches and frames, and "faster", "slower", "equivalent" or
     "inconclusive" beside the larger of 1 % and the devices' noise floor. The verdict is None where the environments
-    differ, unless `across`; everything is None where a run has no frames, or is of an older version.
+    differ, unless `across`, and always where a simulated device stands beside a real one; everything is None where a
+    run has no frames, or is of an older version.
     """
     result = compare(documents)
-    judged = result["comparable"] or across
+    judged = result["comparable"] or (across and not result["simulation_differs"])
     frames = [_launches(store, document) for document in documents]
     effects = [_effect(documents, frames, place, judged) for place in range(1, len(documents))]
     return {**result, "effects": effects}

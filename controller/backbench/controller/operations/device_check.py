@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from backbench.controller.analysis.validity import LOCKED
 from backbench.controller.operations.models import ModelFile
 from backbench.controller.operations.plan import AS_MODEL, Plan
 from backbench.domain.device import Backend, Device
@@ -18,6 +19,11 @@ from backbench.domain.errors import (
     VersionMismatch,
 )
 from backbench.domain.run import SECOND_NS, Scenario, ScenarioName
+
+TELEMETRY_SOURCES = "telemetry-sources"
+"""The feature of agents that read sources one by one, each at its own rate."""
+FORMER_RATE_HZ = 10.0
+"""The highest rate of agents without it."""
 
 
 def check_device(plan: Plan, device: Device) -> None:
@@ -34,6 +40,7 @@ def check_device(plan: Plan, device: Device) -> None:
     _check_precision(plan, backend)
     _check_opsets(plan, backend)
     _check_features(plan, device)
+    _check_sensors(plan, device)
     _check_limits(plan, device)
     models = [model for model in plan.models if isinstance(model, ModelFile)]
     files = [path for model in models for path in (model.path, *model.external.values())]
@@ -99,17 +106,43 @@ def _needed_features(plan: Plan) -> Iterator[tuple[str, str]]:
         yield f"scenario.{name.value}", f"scenario {name.value}"
     elif plan.scenario.duration_ns is not None:
         yield f"scenario.{name.value}", "--duration"
-    if plan.request.launches > 1:
-        yield "launches", "--launches"
-    if plan.memory_limit_bytes is not None:
-        yield "memory-limit", "--memory-limit"
-    if plan.request.postprocess != "none":
-        yield "postprocess", "--postprocess"
-    if plan.request.take_turns:
-        yield "interleave", "runs that take turns"
+    request = plan.request
+    asked = (
+        (request.launches > 1, "launches", "--launches"),
+        (plan.memory_limit_bytes is not None, "memory-limit", "--memory-limit"),
+        (request.postprocess != "none", "postprocess", "--postprocess"),
+        (request.take_turns, "interleave", "runs that take turns"),
+        (bool(request.sensor), TELEMETRY_SOURCES, "--sensor"),
+        (request.telemetry_rate_hz > FORMER_RATE_HZ, TELEMETRY_SOURCES, f"a --telemetry-rate above {FORMER_RATE_HZ:g}"),
+        (plan.gate is not None, "cool-gate", "--wait-cool"),
+        (request.regime == LOCKED, "set-clocks", "--regime locked"),
+        (request.set_clocks, "set-clocks", "--set-clocks"),
+    )
+    yield from ((feature, words) for wanted, feature, words in asked if wanted)
     for model in plan.models:
         if isinstance(model, ModelFile) and model.external and plan.conversion.precision == "fp32":
             yield "external-data", f"models with weights in other files, as {model.path} has"
+
+
+def _check_sensors(plan: Plan, device: Device) -> None:
+    check_sources(plan.request.sensor, device, plan.request.device)
+    temperatures = [each for each in device.sensors if each.name.startswith("temp.") and each.available]
+    if plan.gate is not None and not temperatures:
+        raise InvalidRunSpec(f"--wait-cool: {plan.request.device} reads no temperature to wait for; leave it away")
+
+
+def check_sources(asked: Iterable[str], device: Device, name: str) -> None:
+    """Raises InvalidArgument for a source that is unknown, read anyway, or not there, and says what would bring it."""
+    known = {source.name: source for source in device.sensor_sources}
+    offered = [source.name for source in device.sensor_sources if source.state == "off"]
+    for each in asked:
+        source = known.get(each)
+        if source is None or source.state == "read":
+            why = "reads no such source" if source is None else "reads it anyway"
+            there = f"; it offers {', '.join(offered)}" if offered else ""
+            raise InvalidArgument(f"--sensor {each}: {name} {why}{there}")
+        if source.state != "off":
+            raise InvalidArgument(f"--sensor {each}: {source.state} on {name}: {source.reason}")
 
 
 def _check_limits(plan: Plan, device: Device) -> None:

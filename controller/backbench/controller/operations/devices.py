@@ -11,7 +11,7 @@ from backbench.controller.client.address import is_loopback, normal_address
 from backbench.controller.security import Authority, Identity, Pki
 from backbench.controller.store import DeviceRecord, Store
 from backbench.domain.device import MIN_PROTOCOL_REVISION, PROTOCOL_REVISION, Device
-from backbench.domain.errors import DeviceNotFound, InvalidArgument, Unauthenticated, VersionMismatch
+from backbench.domain.errors import DeviceNotFound, InvalidArgument, Unauthenticated, UntrustedAgent, VersionMismatch
 from backbench.domain.security import AgentSecurity
 from backbench.wire.certificates import DEVICE_LIFETIME, any_device_name, device_name
 
@@ -77,8 +77,11 @@ def contact(store: Store, record: DeviceRecord, client: AgentClient) -> Device:
     """
     device = checked_device(client)
     record = replace(record, device=device)
-    if client.tls:
-        record = kept_up(store, _pinned(store, record, device, client), client)
+    if client.tls and record.device_id:
+        record = kept_up(store, record, client)
+    elif client.tls:
+        # What it showed is good for every device of the fleet: it gets no certificate of the one that it says it is.
+        record = _informed(_pinned(store, record, device, client), _identity(store, record), client)
     store.put_device(record)
     return device
 
@@ -105,13 +108,24 @@ def kept_up(store: Store, record: DeviceRecord, client: AgentClient) -> DeviceRe
     identity = pki.identity()
     if identity is None:
         return record
-    if record.revocation_number < identity.revocation_number:
-        number = client.install_revocations(identity.revocations_pem)
-        record = replace(record, revocation_number=number)
+    record = _informed(record, identity, client)
     authority = pki.authority()
     if authority is None or record.certificate_not_after_unix_s - time.time() > DEVICE_LIFETIME.total_seconds() / 3:
         return record
-    return certified(authority, client.get_security(), record, client)
+    return renewed(authority, record, client)
+
+
+def renewed(authority: Authority, record: DeviceRecord, client: AgentClient) -> DeviceRecord:
+    """As `certified`, for a device that is of the fleet already. Raises UntrustedAgent for one that says it is another:
+    it would get the certificate by which that one is known.
+    """
+    agent = client.get_security()
+    if agent.device_id != record.device_id:
+        raise UntrustedAgent(
+            f"the agent at {record.address} says that it is device {agent.device_id[:64]!a}, and its certificate that"
+            f" it is {record.device_id}: it gets no other one; look at who runs on {record.name}, and pair it again"
+        )
+    return certified(authority, agent, record, client)
 
 
 def certified(authority: Authority, agent: AgentSecurity, record: DeviceRecord, client: AgentClient) -> DeviceRecord:
@@ -121,6 +135,13 @@ def certified(authority: Authority, agent: AgentSecurity, record: DeviceRecord, 
     (number, _), revocations = authority.revoked(), authority.revocations_pem()
     client.install_certificate(certificate, authority.certificate_pem, revocations)
     return replace(record, device_id=agent.device_id, certificate_not_after_unix_s=end, revocation_number=number)
+
+
+def _informed(record: DeviceRecord, identity: Identity, client: AgentClient) -> DeviceRecord:
+    """What the device has of the fleet, after it was given a newer list of revoked certificates, if there is one."""
+    if record.revocation_number >= identity.revocation_number:
+        return record
+    return replace(record, revocation_number=client.install_revocations(identity.revocations_pem))
 
 
 def _pinned(store: Store, record: DeviceRecord, device: Device, client: AgentClient) -> DeviceRecord:

@@ -35,7 +35,7 @@ PATIENCE_S = 600.0
 SYNC_S = 1.0
 """Events are put onto the disk at least this often."""
 _LONGEST_PAUSE_S = 10.0
-# An attempt that lasted longer than it takes to find an agent unreachable had contact.
+# An attempt that lasted longer than it takes to find an agent unreachable had contact, unless nobody answered in it.
 _CONTACT_S = 15.0
 _FRUITLESS_STREAMS = 3
 """Streams of an ended run that bring nothing before it is believed that nothing will come."""
@@ -57,19 +57,19 @@ def follow(
 
     Raises StoreUnusable while another process follows it, RunNotFound where another device answers at the address.
     """
-    record = store.run(run_id)
-    if record.document is not None:
-        return record
-    with store.log(run_id) as log:
-        if store.is_finished(run_id):  # by another process, since the look above
-            return store.finish(run_id, log)
-        follower = _Follower(store, client, record, log, on_event or _ignore)
-        _to_the_end(follower, on_cut, patience_s)
-        log.sync()
-        record = store.finish(run_id, log)
-    # The agent keeps what is not acknowledged, so an agent that is gone by now does no harm.
+    record, last_sequence = store.run(run_id), None
+    if record.document is None:
+        with store.log(run_id) as log:
+            if not store.is_finished(run_id):  # by another process, since the look above
+                follower = _Follower(store, client, record, log, on_event or _ignore)
+                _to_the_end(follower, on_cut, patience_s)
+                log.sync()
+                last_sequence = follower.last_sequence
+            record = store.finish(run_id, log)
+    # The agent keeps what is not acknowledged, so an agent that is gone by now does no harm. What another process has
+    # finished is acknowledged again: it may have been killed before it could.
     with contextlib.suppress(BackbenchError):
-        acknowledge(client, run_id, follower.last_sequence)
+        acknowledge(client, run_id, last_sequence)
     return record
 
 
@@ -93,10 +93,12 @@ def _to_the_end(follower: _Follower, on_cut: OnCut | None, patience_s: float) ->
         before, started_s = follower.received, time.monotonic()
         try:
             follower.watch()
+            lost_s = None
             continue
         except _CUTS as error:
             now_s = time.monotonic()
-            if lost_s is None or follower.received > before or now_s - started_s > _CONTACT_S:
+            lasted = now_s - started_s > _CONTACT_S and not isinstance(error, TimedOut)
+            if lost_s is None or follower.received > before or lasted:
                 lost_s, pause_s = now_s, 0.2
                 if on_cut is not None:
                     on_cut(error)
@@ -210,8 +212,11 @@ class _Follower:
 def _append_end(
     log: EventLog, state: RunState, reason: str, failure: RunFailure | None = None
 ) -> tuple[RunEvent, RunEvent]:
-    """Append an end that no device gave."""
-    happenings: tuple[Happening, Happening] = (LogLine("error", reason), RunResult(state, failure))
+    """Append an end that no device gave.
+
+    The result comes first: a kill in between leaves an end, and never a line where the device's next event belongs.
+    """
+    happenings: tuple[Happening, Happening] = (RunResult(state, failure), LogLine("error", reason))
     first, second = (
         RunEvent(sequence, time.perf_counter_ns(), time.time_ns(), happening)
         for sequence, happening in enumerate(happenings, log.next_sequence)

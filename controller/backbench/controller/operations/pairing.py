@@ -17,8 +17,6 @@ from backbench.domain.security import AgentSecurity
 from backbench.wire.certificates import key_to_pem, new_key, to_pem
 from backbench.wire.pairing import normal_code, pairing_authority, pairing_name, sign_pairing_client
 
-_DEVICE_ID = re.compile(r"[0-9a-f]{8,63}")
-
 
 def pair(store: Store, address: str, code: str, name: str = "") -> DeviceRecord:
     """Take the agent that has this code into the fleet, and keep its device under `name`, else its host's name.
@@ -51,12 +49,9 @@ def _pairing_tls(code: str) -> Tls:
 
 def _agent(client: AgentClient) -> AgentSecurity:
     try:
-        agent = client.get_security()
+        return client.get_security()
     except (UntrustedAgent, Unreachable) as error:
         raise _refusal(client.address, error) from error
-    if _DEVICE_ID.fullmatch(agent.device_id) is None:
-        raise InvalidArgument(f'the agent at {client.address} has an odd id, "{agent.device_id[:80]}"; update it')
-    return agent
 
 
 def _refusal(address: str, error: BackbenchError) -> BackbenchError:
@@ -72,9 +67,17 @@ def _refusal(address: str, error: BackbenchError) -> BackbenchError:
 def _known(store: Store, agent: AgentSecurity, address: str, name: str) -> DeviceRecord | None:
     """The device's record: the one of the name that is given, else one that it has under any name.
 
-    A name given again with its address is the same device, set up anew. Raises InvalidArgument for one that another
-    device has, before the code is used up.
+    A name given again with its address is the same device, set up anew. Raises InvalidArgument, before the code is used
+    up, for a name that another device has, and for an agent that says it is a device that is paired under another name
+    or address: it would get the certificate of that one.
     """
+    for record in store.devices():
+        if record.device_id == agent.device_id and record.name != name and (name or record.address != address):
+            raise InvalidArgument(
+                f"the agent at {address} says that it is {record.name}, which is paired at {record.address}; if that"
+                f" device has moved: --name {record.name}, if it is to be forgotten: backbench device remove"
+                f" {record.name}"
+            )
     if name:
         named = check_name(store, name)
         if named is not None and agent.device_id not in _ids(named) and named.address != address:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from backbench.controller.analysis.budgets import why_unmeasurable
+from backbench.controller.analysis.budgets import OF_TELEMETRY, why_unmeasurable
+from backbench.controller.analysis.validity import LOCKED
 from backbench.controller.client.uploads import Upload
 from backbench.controller.export.exporter import Conversion
 from backbench.controller.export.images import find_images
@@ -42,6 +43,9 @@ from backbench.models.reference import read_reference
 AS_MODEL = "as-model"
 """Whatever precision the model has."""
 POSTPROCESSES = ("none", "top-1")
+AS_SHIPPED = "as-shipped"
+REGIMES = (AS_SHIPPED, LOCKED)
+DEFAULT_MAX_WAIT = "10m"
 _SPARE_S = 3600
 """What a run may take besides its timed windows, unless a limit is asked for."""
 
@@ -68,7 +72,12 @@ class ProfileRequest(ScenarioRequest):
     weights: str | None = None
     target: str | None = None
     calibration: Path | None = None
-    telemetry_rate_hz: float = 2.0
+    telemetry_rate_hz: float = 10.0
+    sensor: tuple[str, ...] = ()
+    wait_cool: str | None = None
+    max_wait: str | None = None
+    regime: str = AS_SHIPPED
+    set_clocks: bool = False
     memory_pass: bool = True
     timeout_s: float | None = None
     name: str = ""
@@ -77,6 +86,14 @@ class ProfileRequest(ScenarioRequest):
     postprocess: str = "none"
     priority: str = Priority.INTERACTIVE.value
     take_turns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The temperature below which a run begins, in thousandths of a degree, and how long it waits for that."""
+
+    temperature_mc: int
+    limit_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +108,7 @@ class Plan:
     conversion: Conversion
     arrivals: PlannedScenario
     memory_limit_bytes: int | None
+    gate: Gate | None
 
     @property
     def scenario(self) -> Scenario:
@@ -105,7 +123,8 @@ class Plan:
     @property
     def timeout_s(self) -> float:
         """The longest time for one run."""
-        return self.request.timeout_s or _SPARE_S + math.ceil(_windows_s(self.request, self.arrivals))
+        wait_s = 0 if self.gate is None else math.ceil(self.gate.limit_ns / SECOND_NS)
+        return self.request.timeout_s or _SPARE_S + wait_s + math.ceil(_windows_s(self.request, self.arrivals))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +154,9 @@ def plan_profile(request: ProfileRequest) -> Plan:
             raise InvalidArgument(f"{model.path} is {model.precision} already; leave --precision away")
     sizes = tuple(model.size(asked) for model in models)
     images = () if request.inputs is None else find_images(request.inputs)
-    return Plan(request, models, sizes, images, budgets, conversion, arrivals, _memory_limit_bytes(request))
+    return Plan(
+        request, models, sizes, images, budgets, conversion, arrivals, _memory_limit_bytes(request), _gate(request)
+    )
 
 
 def make_ready(plan: Plan, maker: ModelMaker, opset: int) -> tuple[ReadyModel, ...]:
@@ -232,6 +253,11 @@ def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Pat
             memory_limit_bytes=plan.memory_limit_bytes,
             priority=Priority(request.priority),
             postprocess="" if request.postprocess == "none" else request.postprocess,
+            wait_cool_mc=None if plan.gate is None else plan.gate.temperature_mc,
+            wait_cool_limit_ns=None if plan.gate is None else plan.gate.limit_ns,
+            regime=request.regime,
+            set_clocks=request.set_clocks,
+            extra_sources=request.sensor,
         )
         for each in ready
     )
@@ -248,12 +274,15 @@ def _check_ranges(request: ProfileRequest) -> None:
         raise InvalidArgument("no model given; name a backbone or the path of an .onnx file")
     within("--batch", request.batch, 1, 1024)
     within("--threads", 1 if request.threads is None else request.threads, 1, 1024)
-    within("--telemetry-rate", request.telemetry_rate_hz, 0, 10)
+    within("--telemetry-rate", request.telemetry_rate_hz, 0, 50)
     within("--timeout", 1 if request.timeout_s is None else request.timeout_s, 1, 86400 * 365)
     within("--launches", request.launches, 1, 100)
     within("--seed", request.seed or 0, 0, 2**63 - 1)
     one_of("--postprocess", request.postprocess, POSTPROCESSES)
     one_of("--priority", request.priority, tuple(priority.value for priority in Priority))
+    one_of("--regime", request.regime, REGIMES)
+    if request.telemetry_rate_hz == 0 and request.sensor:
+        raise InvalidArgument("--sensor is of no use with --telemetry-rate 0; leave one of them away")
 
 
 def _check_launches(request: ProfileRequest, arrivals: PlannedScenario) -> None:
@@ -278,6 +307,16 @@ def _check_seed(request: ProfileRequest, scenario: Scenario) -> None:
         raise InvalidRunSpec("--seed is of no use with --inputs, but in scenario poisson; leave one of them away")
 
 
+def _gate(request: ProfileRequest) -> Gate | None:
+    if request.wait_cool is None:
+        if request.max_wait is not None:
+            raise InvalidArgument("--max-wait is of no use without --wait-cool; add it, such as --wait-cool 45C")
+        return None
+    celsius = quantity_within("--wait-cool", request.wait_cool, "temperature", "1C", "120C")
+    limit = quantity_within("--max-wait", request.max_wait or DEFAULT_MAX_WAIT, "duration", "1s", "24h")
+    return Gate(round(celsius * 1000), round(limit * SECOND_NS / 1000))
+
+
 def _memory_limit_bytes(request: ProfileRequest) -> int | None:
     if request.memory_limit is None:
         return None
@@ -287,6 +326,8 @@ def _memory_limit_bytes(request: ProfileRequest) -> int | None:
 def _why_unmeasurable(budget: Budget, request: ProfileRequest, scenario: Scenario) -> str | None:
     if budget.metric == "memory" and not request.memory_pass:
         return "memory is measured in the memory pass; leave --no-memory-pass or the budget away"
+    if budget.metric in OF_TELEMETRY and request.telemetry_rate_hz == 0:
+        return f"{budget.metric} is telemetry; leave --telemetry-rate 0 or the budget away"
     if budget.span == "preprocess" and request.inputs is None:
         return "synthetic images are not preprocessed; add --inputs PATH"
     if budget.span == "postprocess" and request.postprocess == "none":

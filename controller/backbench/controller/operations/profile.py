@@ -188,23 +188,24 @@ class _Measurement:
     def _followed(self, spec: RunSpec, place: int, going_on: list[str]) -> RunRecord:
         self._observer.started(spec, place, self._count)
         try:
-            return follow(self._store, self._client, spec.run_id, self._observer.happened, self._observer.cut)
+            record = follow(self._store, self._client, spec.run_id, self._observer.happened, self._observer.cut)
         finally:
-            going_on.remove(spec.run_id)
             self._observer.ended()
+        going_on.remove(spec.run_id)
+        return record
 
     def _submit(self, spec: RunSpec, reservation: Reservation | None = None) -> Run:
-        # The store knows the run before the device does: a run is never lost, whichever side stops in between.
-        self._store.create_run(
-            spec,
-            device_name=self._plan.request.device,
-            device=self._device,
-            budgets=tuple(budget.text for budget in self._plan.budgets),
-            group=self._label,
-            model_facts=self._manifests[spec.run_id],
-        )
         try:
             with self._store.log(spec.run_id):  # nobody is to find it missing on the device before it is there
+                # The store knows the run before the device does: a run is never lost, whichever side stops in between.
+                self._store.create_run(
+                    spec,
+                    device_name=self._plan.request.device,
+                    device=self._device,
+                    budgets=tuple(budget.text for budget in self._plan.budgets),
+                    group=self._label,
+                    model_facts=self._manifests[spec.run_id],
+                )
                 return self._client.submit_run(spec) if reservation is None else reservation.submit(spec)
         except _REFUSALS:
             self._store.remove_run(spec.run_id)

@@ -99,7 +99,9 @@ class Reservation:
         holder = error.details.get("holder")
         if not holder:
             return f"{self._name} is in use: {error.message}"
-        going_on = len(self._client.list_runs(going_on=True))
+        going_on = 0
+        with contextlib.suppress(BackbenchError):  # a line that breaks now does not end the waiting
+            going_on = len(self._client.list_runs(going_on=True))
         runs = f", {going_on} run{'s' if going_on > 1 else ''} before" if going_on else ""
         return f"{self._name} is used by {holder}{runs}"
 

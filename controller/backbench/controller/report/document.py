@@ -9,11 +9,12 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
-from backbench.controller.analysis.budgets import judge, overall, pipeline_span, unjudged
+from backbench.controller.analysis.budgets import OF_TELEMETRY, judge, overall, pipeline_span, unjudged
 from backbench.controller.analysis.latency import Columns, counts
 from backbench.controller.analysis.percentiles import RULE
 from backbench.controller.analysis.validity import Evidence, judge_validity
-from backbench.controller.report.measurement import Measurement, measure
+from backbench.controller.report.measurement import Measurement, measure, of_launches
+from backbench.controller.report.observed import Observed, gate_document, observe
 from backbench.controller.report.outputs import outputs_document
 from backbench.controller.store.records import RunRecord
 from backbench.domain.event import LaunchReport, LogLine, RunResult
@@ -41,6 +42,8 @@ def build(
     spec = record.spec
     timed = [launch for launch in launches if launch.purpose is LaunchPurpose.TIMED]
     measured = measure(spec, frames, timed, telemetry)
+    soak = measured.soak is not None
+    observed = observe(spec, record.device, of_launches(frames, measured.headline), telemetry, curves=soak)
     facts = dict((timed or list(launches))[0].facts) if launches else {}
     return {
         "schema": "backbench.run/1",
@@ -60,7 +63,7 @@ def build(
         "contract": _hashed(_contract(spec, facts)),
         "fingerprint": _hashed(_fingerprint(record, result)),
         "frames": counts(frames),
-        **_of_frames(record, measured),
+        **_of_frames(record, measured, observed),
         "memory_limit_mb": None if spec.memory_limit_bytes is None else spec.memory_limit_bytes / 1e6,
         "memory_mb": (memory := _memory([each for each in launches if each.purpose is LaunchPurpose.MEMORY])),
         "cold_start_ms": (cold_start := _cold_start(timed)),
@@ -68,18 +71,33 @@ def build(
         "counters": dict(timed[0].counters) if timed else None,
         "per_launch": [_launch(each) for each in timed],
         "overhead": _overhead(timed, noise),
-        "thermal": _thermal(telemetry),
-        "energy_j_per_frame": None,
+        **_of_telemetry(spec, result, observed),
         "outputs": (compared := outputs_document(timed)),
-        "validity": judge_validity(_evidence(spec, result, frames, timed, telemetry, measured, compared, log)),
-        "budgets": (budgets := _budgets(record, measured, memory, cold_start, compared)),
+        "validity": judge_validity(_evidence(record, result, frames, timed, observed, measured, compared, log)),
+        "budgets": (budgets := _budgets(record, measured, observed, memory, cold_start, compared)),
         "verdict": overall(budgets),
         "log": [asdict(line) for line in log if line.level != "info"],
         "files": dict(files),
     }
 
 
-def _of_frames(record: RunRecord, measured: Measurement) -> dict[str, Any]:
+def _of_telemetry(spec: RunSpec, result: RunResult, observed: Observed) -> dict[str, Any]:
+    """The parts that sensors tell, and how the device was prepared."""
+    return {
+        "thermal": observed.thermal,
+        "clocks": observed.clocks,
+        "energy_j_per_frame": observed.energy,
+        "power_w": observed.power,
+        "energy_missing": observed.energy_missing,
+        "spikes": observed.spikes,
+        "telemetry_gaps_s": dict(observed.gaps),
+        "regime": spec.regime,
+        "cool_gate": gate_document(result.cool_gate),
+        "clocks_set": dict(result.clocks_set),
+    }
+
+
+def _of_frames(record: RunRecord, measured: Measurement, observed: Observed) -> dict[str, Any]:
     """The parts that frames alone tell."""
     fps = measured.throughput_fps
     return {
@@ -92,15 +110,24 @@ def _of_frames(record: RunRecord, measured: Measurement) -> dict[str, Any]:
         "throughput_fps": fps,
         "images_per_s": None if fps is None else fps * record.spec.batch,
         "load": measured.load,
-        "soak": measured.soak,
+        "soak": _soak(measured, observed),
         "sweep": measured.sweep,
         "streams": _streams(record, measured),
     }
 
 
+def _soak(measured: Measurement, observed: Observed) -> dict[str, Any] | None:
+    """Each launch's minutes and slopes, and its slices beside what the sensors read."""
+    if measured.soak is None:
+        return None
+    nothing: dict[str, Any] = {"slices": [], "sustained": None}
+    return {"launches": [{**row, **observed.curves.get(row["launch"], nothing)} for row in measured.soak["launches"]]}
+
+
 def _budgets(
     record: RunRecord,
     measured: Measurement,
+    observed: Observed,
     memory: Mapping[str, Any] | None,
     cold_start: Mapping[str, Any] | None,
     compared: Mapping[str, Any] | None,
@@ -115,6 +142,7 @@ def _budgets(
         peak_mb=peak_mb,
         load=measured.load,
         cold_start_ms=None if cold_start is None else cold_start["total"],
+        telemetry=observed.judged(),
     )
     return unjudged(rows) if compared and not compared["passed"] else rows
 
@@ -144,16 +172,16 @@ def _model(record: RunRecord) -> dict[str, Any]:
 
 
 def _evidence(
-    spec: RunSpec,
+    record: RunRecord,
     result: RunResult,
     frames: Columns,
     timed: Sequence[LaunchReport],
-    telemetry: Sequence[TelemetryBlock],
+    observed: Observed,
     measured: Measurement,
     compared: Mapping[str, Any] | None,
     log: Sequence[LogLine],
 ) -> Evidence:
-    service = measured.latency_ms["service"]
+    spec, service = record.spec, measured.latency_ms["service"]
     return Evidence(
         state=result.state.value,
         counts=counts(frames),
@@ -165,25 +193,32 @@ def _evidence(
         counters=[launch.counters for launch in timed if launch.launch in measured.headline],
         service=service,
         load=measured.load,
-        clock_range_ppm=_clock_range_ppm(telemetry),
+        clock_range_ppm=observed.clock_range_ppm,
         outputs=compared,
         reference=bool(spec.model.reference_sha256),
         input_count=len(spec.inputs.images) or spec.inputs.synthetic_count,
         cause=next((line.text for line in reversed(log) if line.level == "error"), ""),
+        regime=spec.regime,
+        thermal=observed.thermal,
+        clocks=observed.clocks,
+        cool_gate=gate_document(result.cool_gate),
+        gaps=observed.gaps,
+        simulation=_simulation(record),
     )
 
 
 def _streams(record: RunRecord, measured: Measurement) -> dict[str, Any] | None:
     """Each step of streams judged by the run's budgets, and the most engines that kept them.
 
-    What a step did not measure is unknown, and keeps no budget. The cold start is the run's, not a step's.
+    What a step did not measure is unknown, and keeps no budget. The cold start and what sensors read are the run's, not
+    a step's.
     """
     if measured.streams is None:
         return None
     rows = []
     for row in measured.streams["rows"]:
         judged = judge(record.budgets, record.spec.scenario, row["latency_ms"], peak_mb=row["memory_mb"], load=row)
-        judged = [budget for budget in judged if budget["metric"] != "cold_start"]
+        judged = [budget for budget in judged if budget["metric"] not in ("cold_start", *OF_TELEMETRY)]
         rows.append({**row, "budgets": judged, "verdict": overall(judged)})
     fitting = [row["streams"] for row in rows if row["verdict"] in (None, "pass")]
     return {"most_fitting": max(fitting, default=None) if rows else None, "rows": rows}
@@ -220,6 +255,10 @@ def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
         "inputs_digest": _digest(images or [spec.inputs.seed, spec.inputs.synthetic_count]),
         "telemetry_rate_hz": spec.telemetry_rate_hz,
         "regime": spec.regime,
+        # None where it was not asked for, as in a document of an older version.
+        "extra_sources": sorted(spec.extra_sources) or None,
+        "wait_cool_c": None if spec.wait_cool_mc is None else spec.wait_cool_mc / 1e3,
+        "set_clocks": spec.set_clocks or None,
     }
 
 
@@ -253,7 +292,18 @@ def _device(record: RunRecord) -> dict[str, Any]:
     device = record.device
     identity = device.identity if device else None
     board = (identity.board or identity.soc or identity.machine) if identity else ""
-    return {"name": record.device_name, "board": board or None, "simulated": bool(device and device.simulated)}
+    return {
+        "name": record.device_name,
+        "board": board or None,
+        "simulated": bool(device and device.simulated),
+        "simulation": _simulation(record) or None,
+    }
+
+
+def _simulation(record: RunRecord) -> str:
+    """The recording that the device replays; empty for real hardware."""
+    device = record.device
+    return (device.simulation or "a recording") if device is not None and device.simulated else ""
 
 
 def _scenario(scenario: Scenario) -> dict[str, Any]:
@@ -315,30 +365,3 @@ def _frames_to_steady(spec: RunSpec, timed: Sequence[LaunchReport], measured: Me
     found = measured.steady.get((timed[0].launch, timed[0].stream)) if timed else None
     steady = found is not None and found.kind in ("flat", "warm-up")
     return spec.scenario.warmup_frame_count + found.start if found is not None and steady else None
-
-
-def _thermal(telemetry: Sequence[TelemetryBlock]) -> dict[str, Any] | None:
-    """First, last and highest value of every temperature in degrees Celsius; None where none was read."""
-    found: dict[str, list[int]] = {}
-    for block in telemetry:
-        for column in block.columns:
-            if column.channel.startswith("temperature."):
-                found.setdefault(column.channel, []).extend(value for value in column.values if value is not None)
-    rows = {name: values for name, values in found.items() if values}
-    return {
-        name: {"start": values[0] / 1e3, "end": values[-1] / 1e3, "max": max(values) / 1e3, "unit": "C"}
-        for name, values in rows.items()
-    } or None
-
-
-def _clock_range_ppm(telemetry: Sequence[TelemetryBlock]) -> int | None:
-    """How far the processors' clocks moved in the run, in millionths of the highest; None where none was read."""
-    values = [
-        value
-        for block in telemetry
-        for column in block.columns
-        if column.channel.startswith("frequency.cpu")
-        for value in column.values
-        if value is not None
-    ]
-    return round((max(values) - min(values)) / max(values) * 1e6) if values else None

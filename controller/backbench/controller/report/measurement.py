@@ -22,13 +22,15 @@ from backbench.controller.analysis.latency import (
     counts,
     distribution_ms,
     ended,
-    of_launches,
     sequences,
     spans_ns,
     throughput_fps,
     timed,
     unaccounted,
     values,
+)
+from backbench.controller.analysis.latency import (
+    of_launches as _each_launch,
 )
 from backbench.controller.analysis.launches import launch_spread
 from backbench.controller.analysis.load import load_document
@@ -37,9 +39,7 @@ from backbench.controller.analysis.steady import Steadiness, steadiness
 from backbench.domain.event import LaunchReport
 from backbench.domain.frame import DROPPED
 from backbench.domain.run import RunSpec, Scenario, ScenarioName
-from backbench.domain.telemetry import TelemetryBlock
-
-WORKER_MEMORY = "memory.worker_anonymous"
+from backbench.domain.telemetry import WORKER_MEMORY, TelemetryBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def measure(
     sweep = _sweep(scenario, frames, _rates_mhz(launches)) if scenario.name is ScenarioName.SWEEP else None
     streams = _streams(scenario, frames, launches) if scenario.name is ScenarioName.STREAMS else None
     headline = _headline(frames, sweep, streams)
-    whole = _of_launches(frames, headline)
+    whole = of_launches(frames, headline)
     chosen = whole if streams is None else _at_once(whole)
     service = spans_ns(chosen)["service"] or ()
     steady = dict(zip(_keys(chosen) if service else [], map(steadiness, service), strict=True))
@@ -120,7 +120,8 @@ def _headline(frames: Columns, sweep: Mapping[str, Any] | None, streams: Mapping
     return tuple(sorted({launch for launch, _ in sequences(frames, timed(frames))}))
 
 
-def _of_launches(frames: Columns, launches: Sequence[int]) -> Columns:
+def of_launches(frames: Columns, launches: Sequence[int]) -> Columns:
+    """The frames of these launches."""
     kept = np.isin(np.ma.getdata(frames["launch"]), launches)
     return {name: column[kept] for name, column in frames.items()}
 
@@ -148,7 +149,7 @@ def _rates_mhz(launches: Sequence[LaunchReport]) -> dict[int, int]:
 
 
 def _spread(service: Mapping[SequenceKey, NDArray[np.int64]]) -> dict[str, Any] | None:
-    launches = of_launches(service)
+    launches = _each_launch(service)
     found = launch_spread(list(launches.values()))
     if found is None:
         return None
@@ -176,7 +177,7 @@ def _sweep(scenario: Scenario, frames: Columns, rates_mhz: Mapping[int, int]) ->
     tolerated = (scenario.miss_ratio_ppm or 0) / 1e6
     rows = []
     for launch, rate_mhz in sorted(rates_mhz.items()):
-        of_launch = _of_launches(frames, (launch,))
+        of_launch = of_launches(frames, (launch,))
         if not counts(of_launch)["offered"]:
             continue
         load = load_document(
@@ -204,7 +205,7 @@ def _streams(scenario: Scenario, frames: Columns, launches: Sequence[LaunchRepor
     for launch in sorted({each.launch for each in launches}):
         reports = [each for each in launches if each.launch == launch]
         asked = reports[0].counters.get("stream_count", len(reports))
-        chosen = _at_once(_of_launches(frames, (launch,)))
+        chosen = _at_once(of_launches(frames, (launch,)))
         spans = spans_ns(chosen)
         if len(reports) < asked:
             continue

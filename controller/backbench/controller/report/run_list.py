@@ -75,6 +75,7 @@ def collected_document(collected: Iterable[Collected]) -> dict[str, Any]:
                 "fetched": len(each.records),
                 "of_others": each.of_others,
                 "going_on": each.going_on,
+                "left_out": each.left_out,
                 "error": None if each.error is None else each.error.message,
             }
             for each in collected

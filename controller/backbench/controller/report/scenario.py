@@ -8,9 +8,11 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from backbench.controller.report.telemetry import slice_table
 from backbench.controller.report.words import NONE, number, percent, percentile, share, table_of, word
 
 _SHOWN_MINUTES = 12
+_FEWEST_MINUTES = 2
 
 
 def scenario_words(scenario: Mapping[str, Any]) -> str:
@@ -116,6 +118,11 @@ def _streams(streams: Mapping[str, Any], pipeline: str) -> Iterator[RenderableTy
 
 def _soak(soak: Mapping[str, Any]) -> Iterator[RenderableType]:
     for launch in soak["launches"]:
+        if launch.get("slices"):
+            yield from slice_table(launch)
+            yield Text(_slopes(launch))
+            continue
+        # a document of an older version has minutes alone
         table = table_of("minute", "frames", "p50 ms", "p99 ms", "fps", left=0)
         rows = launch["minutes"]
         step = -(-len(rows) // _SHOWN_MINUTES)
@@ -128,6 +135,8 @@ def _soak(soak: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 def _slopes(launch: Mapping[str, Any]) -> str:
     parts = []
+    if len(launch["minutes"]) < _FEWEST_MINUTES:
+        return "too short for a slope"
     if (drift := launch["latency_drift"]) is not None:
         interval = f"{drift['low'] * 100:+.1f} to {drift['high'] * 100:+.1f}"
         parts.append(f"latency {drift['per_hour'] * 100:+.1f} % an hour ({interval})")

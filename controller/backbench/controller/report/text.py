@@ -11,6 +11,7 @@ from rich.text import Text
 
 from backbench.controller.report.conversion import conversion_rows
 from backbench.controller.report.scenario import load_rows, scenario_tables, scenario_words
+from backbench.controller.report.telemetry import spike_table, telemetry_rows
 from backbench.controller.report.words import (
     NONE,
     judgement,
@@ -37,6 +38,7 @@ def run_summary(document: Mapping[str, Any]) -> RenderableType:
         parts.append(_spans(document))
         parts.extend(_footnotes(document))
     parts.extend(scenario_tables(document))
+    parts.extend(spike_table(document))
     parts.append(_facts(document))
     parts.extend(_budget_lines(document))
     return Group(*parts, Text(""))
@@ -69,12 +71,20 @@ def ratios(compared: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) 
         table.add_row(f"{row['metric']} {row['unit']}", *cells)
     lines: list[RenderableType] = [table]
     if compared["differences"]:
-        lines.append(Text("no verdict: environments differ", style="bold yellow"))
+        lines.append(Text(_why_not(compared, documents), style="bold yellow"))
         for row in compared["differences"]:
             values = " | ".join(str(value) for value in row["values"])
             lines.append(Text(f"  {row['field']}: {values}"))
     lines.extend(_effect_line(row, name) for row, name in zip(compared["effects"], names[1:], strict=True))
     return Group(*lines)
+
+
+def _why_not(compared: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> str:
+    if not compared["simulation_differs"]:
+        return "no verdict: environments differ"
+    devices = (document["device"] for document in documents)
+    named = ", ".join(f"{each['name']} ({each.get('simulation') or 'real'})" for each in devices)
+    return f"no verdict: a simulated device never compares with a real one or with another recording: {named}"
 
 
 def _effect_line(effect: Mapping[str, Any], name: str) -> Text:
@@ -110,7 +120,7 @@ def device_table(records: Iterable[DeviceRecord]) -> RenderableType:
 
 def _title(document: Mapping[str, Any]) -> Text:
     device, backend = document["device"], document["backend"]
-    simulated = " (simulated)" if device["simulated"] else ""
+    simulated = f" (simulated: {device.get('simulation') or 'a recording'})" if device["simulated"] else ""
     threads = document["contract"].get("threads")
     title = Text(f"{document['model']['name']} {_size(document)}{_precision(document)}", style="bold")
     title.append(f" on {device['name']}{simulated}", style="default")
@@ -172,10 +182,8 @@ def _facts(document: Mapping[str, Any]) -> Table:
         table.add_row("memory", _memory(memory))
     if (cold := document["cold_start_ms"]) is not None:
         table.add_row("cold start", _cold_start(cold, document.get("per_launch", ())))
-    for name, row in (document["thermal"] or {}).items():
-        table.add_row(
-            "thermal", f"{name.partition('.')[2]} {row['start']:.0f} to {row['end']:.0f} °C, at most {row['max']:.0f}"
-        )
+    for heading, line in telemetry_rows(document):
+        table.add_row(heading, Text(line))
     if (outputs := document.get("outputs")) is not None:
         table.add_row("outputs", _outputs(outputs))
     if (conversion := document["model"].get("conversion")) is not None:
@@ -241,7 +249,7 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
     for row in document["budgets"]:
         line = Text.assemble(word(row["verdict"]), "  ")
         if row["value"] is None:
-            line.append(_unmeasured(row))
+            line.append(_unmeasured(row, document))
         elif outputs_wrong(document):
             line.append(f"{row['text']}: {row['value']:.1f} {row['unit']} with wrong outputs says nothing")
         else:
@@ -253,10 +261,11 @@ def _budget_lines(document: Mapping[str, Any]) -> list[RenderableType]:
     return lines
 
 
-def _unmeasured(row: Mapping[str, Any]) -> str:
+def _unmeasured(row: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     least = row.get("at_least")  # a document of an older version has none
     if least is None:
-        return f"{row['text']}: not measured"
+        why = document.get("energy_missing") if row["metric"] in ("energy", "power") else None
+        return f"{row['text']}: not measured{f'; {why}' if why else ''}"
     said = f"{row['metric']} is at least {least:.4g} {row['unit']}"
     if row["verdict"] == "unknown":
         return f"{said}; too few independent frames to say whether it is within {row['limit']:g} {row['unit']}"

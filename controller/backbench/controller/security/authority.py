@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import re
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 KEY, CERTIFICATE, REVOCATIONS, ISSUED = "authority.key", "authority.pem", "revocations.pem", "issued.json"
 _SHORTEST_SERIAL = 8
+_DEVICE_ID = re.compile(r"[0-9a-f]{8,63}")
+"""An id stands in the name of a certificate, where a star or a dot would make it one of other devices."""
 
 
 class Authority:
@@ -89,7 +93,9 @@ class Authority:
         return wire.key_to_pem(key), wire.to_pem(certificate)
 
     def sign_device(self, agent: AgentSecurity, name: str) -> tuple[bytes, int]:
-        """An agent's certificate, PEM, and its end in seconds since 1970. Raises InvalidArgument for an odd key."""
+        """An agent's certificate, PEM, and its end in seconds since 1970. Raises InvalidArgument for odd ones."""
+        if _DEVICE_ID.fullmatch(agent.device_id) is None:
+            raise InvalidArgument(f"the agent of {name} has an odd id, {agent.device_id[:80]!a}; update it")
         key = wire.public_key_from_der(agent.public_key_der)
         certificate = wire.sign_device(self._key, self._certificate, key, agent.device_id)
         end = end_of(certificate)
@@ -118,13 +124,17 @@ class Authority:
         return good
 
     def revoke(self, certificates: Iterable[Issued]) -> int:
-        """Take certificates back; returns the number of the list that says so."""
+        """Take certificates back; returns the number of the list that says so.
+
+        It is the time, so that devices take the list of a folder that was put back from an old copy for a newer one.
+        """
         with self._folder.locked():
             number, revoked = self.revoked()
+            number = max(number + 1, int(time.time()))
             serials = {*revoked, *(int(each.serial, 16) for each in certificates)}
-            revocations = wire.make_revocations(self._key, self._certificate, serials, number + 1)
+            revocations = wire.make_revocations(self._key, self._certificate, serials, number)
             self._folder.write(REVOCATIONS, wire.to_pem(revocations))
-            return number + 1
+            return number
 
     def barred(self, device_id: str) -> bool:
         """Whether a device's newest certificate was taken back, so that it is not to be talked to."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from backbench.models.whole_file import written_whole
+from backbench.models.whole_file import clear_parts, written_whole
 
 
 class Folder:
@@ -36,4 +36,5 @@ class Folder:
         with (self.path / "lock").open("ab") as lock:
             (self.path / "lock").chmod(0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
+            clear_parts(self.path)
             yield

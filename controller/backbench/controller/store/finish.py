@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
 
 from backbench.controller.report.document import build
+from backbench.controller.report.observed import tags_of
 from backbench.controller.store.columns import frame_table, masked_columns, telemetry_table
 from backbench.controller.store.files import write_whole
 from backbench.controller.store.records import RunRecord
@@ -22,7 +25,9 @@ def finished_document(
 ) -> dict[str, Any]:
     """Write `frames.parquet` and `telemetry.parquet` and give the document. The same events give the same files.
 
-    `noise` is the device's newest `backbench.noise/1` document.
+    The frames have a column `throttled` besides those that came: 1 where the device may have held its clocks back, 0
+    where a witness saw that it did not, null where nothing looked. `noise` is the device's newest `backbench.noise/1`
+    document.
     """
     frames: list[FrameBlock] = []
     telemetry: list[TelemetryBlock] = []
@@ -43,10 +48,16 @@ def finished_document(
                 result = ended
     if result is None:
         raise ValueError("the events hold no result")
-    tables = {"frames": frame_table(frames), "telemetry": telemetry_table(telemetry)}
+    rows = frame_table(frames)
+    columns = masked_columns(rows)
+    tags = tags_of(columns, telemetry, record.device)
+    tables = {
+        "frames": rows.append_column("throttled", pa.array(tags.data, pa.int64(), mask=np.ma.getmaskarray(tags))),
+        "telemetry": telemetry_table(telemetry),
+    }
     files = {}
     for name, table in tables.items():
         path = folder / f"{name}.parquet"
         write_whole(path, lambda part, table=table: pyarrow.parquet.write_table(table, part, compression="zstd"))  # type: ignore[misc]
         files[name] = str(path)
-    return build(record, result, launches, masked_columns(tables["frames"]), telemetry, files, noise, log)
+    return build(record, result, launches, columns, telemetry, files, noise, log)

@@ -10,7 +10,7 @@ from backbench.controller.store.locks import take
 from backbench.domain.errors import JournalCorrupt, StoreUnusable
 from backbench.domain.event import RunEvent, RunResult
 from backbench.wire.event import event_from_bytes, event_to_bytes
-from backbench.wire.records import RecordWriter, read_records
+from backbench.wire.records import RecordWriter, read_records, sync_folder
 
 
 class EventLog:
@@ -21,17 +21,22 @@ class EventLog:
         try:
             taken = take(lock)
         except OSError as error:
-            raise _unwritable(lock, error) from error
+            raise unwritable(lock, error) from error
         if taken is None:
-            raise StoreUnusable(f"run {path.parent.name} is being followed by another process; wait for it or end it")
+            raise StoreUnusable(
+                f"run {path.parent.name} is being followed by another process; wait for it or end it",
+                holder="another process",
+            )
         self._lock = taken
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not path.parent.is_dir():
+                path.parent.mkdir(mode=0o700, parents=True)
+                sync_folder(path.parent.parent)
             self._writer = RecordWriter(path)
             self._ended = any(isinstance(event.event, RunResult) for event in self.events())
         except OSError as error:
             taken.release()
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         except BaseException:
             taken.release()
             raise
@@ -47,20 +52,29 @@ class EventLog:
         return self._ended
 
     def append(self, event: RunEvent) -> bool:
-        """Keep an event; False for progress and for one that is here already. Raises JournalCorrupt for a gap."""
+        """Keep an event; False for progress and for one that is here already.
+
+        Raises JournalCorrupt for a gap, StoreUnusable when the disk takes no more; what is here stays whole then.
+        """
         if event.sequence is None or event.sequence < self.next_sequence:
             return False
         if event.sequence > self.next_sequence:
             raise JournalCorrupt(
                 f"event {event.sequence} came where {self.next_sequence} was due; follow the run again"
             )
-        self._writer.append(event.sequence, event_to_bytes(event))
+        try:
+            self._writer.append(event.sequence, event_to_bytes(event))
+        except OSError as error:
+            raise unwritable(self._path, error) from error
         self._ended = self._ended or isinstance(event.event, RunResult)
         return True
 
     def sync(self) -> None:
-        """Put everything onto the disk."""
-        self._writer.sync()
+        """Put everything onto the disk. Raises StoreUnusable."""
+        try:
+            self._writer.sync()
+        except OSError as error:
+            raise unwritable(self._path, error) from error
 
     def events(self) -> Iterator[RunEvent]:
         """Every event that is here, in order."""
@@ -68,9 +82,11 @@ class EventLog:
             yield event_from_bytes(payload)
 
     def close(self) -> None:
-        """Sync, and let others in."""
+        """Sync, and let others in. Raises StoreUnusable."""
         try:
             self._writer.close()
+        except OSError as error:
+            raise unwritable(self._path, error) from error
         finally:
             self._lock.release()
 
@@ -83,5 +99,9 @@ class EventLog:
         self.close()
 
 
-def _unwritable(path: Path, error: OSError) -> StoreUnusable:
-    return StoreUnusable(f"{path} cannot be written: {error.strerror}; see to it or choose another --store")
+def unwritable(path: Path, error: OSError) -> StoreUnusable:
+    """What is said when a run's files cannot be written."""
+    return StoreUnusable(
+        f"{path} cannot be written: {error.strerror or error}; see to the disk, then try again: what is on the device"
+        " stays there"
+    )

@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, delete, event, select, update
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from backbench.controller.store.leftovers import tidy, tidy_run
-from backbench.controller.store.log import EventLog
+from backbench.controller.store.log import EventLog, unwritable
 from backbench.controller.store.records import DeviceRecord, DeviceRoofline, RunRecord
 from backbench.controller.store.rows import run_record
 from backbench.controller.store.schema import bring_up
@@ -178,9 +179,10 @@ class Store:
     ) -> RunRecord:
         """Note a run before it is submitted, so that it can be followed whatever happens to this process.
 
+        One that is here already, by another process meanwhile, stays as it is.
         `created_unix_ns` is that of a run that was submitted elsewhere.
         """
-        row = RunRow(
+        row = insert(RunRow).values(
             run_id=spec.run_id,
             device_name=device_name,
             device=_packed(device),
@@ -194,9 +196,8 @@ class Store:
             group=group,
         )
         with self._session() as session:
-            session.add(row)
-            session.flush()
-            return run_record(row)
+            session.execute(row.on_conflict_do_nothing())
+            return run_record(session.get_one(RunRow, spec.run_id))
 
     def set_state(self, run_id: str, state: RunState) -> None:
         """Note where a run stands, unless it is finished here."""
@@ -262,7 +263,10 @@ class Store:
             if not log.ended:
                 raise RunNotFinished(f"run {run_id} has no result yet; fetch it: backbench run follow {run_id[-8:]}")
             noise = self._noise_of(record.device_name)
-            document = finished_document(record, log.events(), self.run_folder(run_id), noise)
+            try:
+                document = finished_document(record, log.events(), self.run_folder(run_id), noise)
+            except OSError as error:
+                raise unwritable(self.run_folder(run_id), error) from error
             with self._session() as session:
                 row = session.get_one(RunRow, run_id)
                 row.document = json.dumps(document, sort_keys=False)
@@ -306,7 +310,7 @@ class Store:
                 pattern = str(self.root / "runs" / "*" / f"{name}.parquet").replace("'", "''")
                 connection.execute(
                     f"CREATE VIEW {name} AS SELECT parse_path(filename)[-2] AS run_id, * EXCLUDE (filename) "  # noqa: S608
-                    f"FROM read_parquet('{pattern}', filename = true)"
+                    f"FROM read_parquet('{pattern}', filename = true, union_by_name = true)"
                 )
             return connection.execute(sql).fetchall()
 
