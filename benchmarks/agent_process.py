@@ -11,19 +11,24 @@ from types import TracebackType
 
 
 class AgentProcess:
-    """A context manager: an agent on loopback with a data folder that goes away with it."""
+    """A context manager: an agent on loopback with a data folder that goes away with it, run by `python`."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str = sys.executable) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="backbench-bench-")
         arguments = ["serve", "--listen", "127.0.0.1:0", "--data-dir", self._folder.name, "--log-level", "warning"]
         started = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "backbench.agent", *arguments], stdout=subprocess.PIPE, text=True
+            [python, "-m", "backbench.agent", *arguments], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         self.start_s = time.perf_counter() - started
         self.address = line.removeprefix("listening on ").strip()
+
+    @property
+    def data_dir(self) -> Path:
+        """Where it keeps what it has."""
+        return Path(self._folder.name)
 
     @property
     def resident_bytes(self) -> int:

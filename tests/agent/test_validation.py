@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from backbench.agent.sampling.lines import Survey
-from backbench.agent.validation import FEATURES, check_gate, check_spec
-from backbench.domain.device import Limits, SensorChannel, SensorSource
+from backbench.agent.validation import FEATURES, check_backend, check_gate, check_spec
+from backbench.domain.device import Backend, Limits, SensorChannel, SensorSource
 from backbench.domain.errors import InvalidRunSpec
 from backbench.domain.identifiers import new_run_id
 from backbench.domain.preprocess import Preprocess
@@ -55,6 +55,7 @@ def test_every_scenario_is_announced_and_what_is_beyond_one() -> None:
     assert {f"scenario.{name.value}" for name in Name} < set(FEATURES)
     assert {"launches", "memory-limit", "postprocess", "interleave"} < set(FEATURES)
     assert {"telemetry-sources", "cool-gate", "set-clocks"} < set(FEATURES)
+    assert {"backend-options", "engine-build", "layers"} < set(FEATURES)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,6 @@ def test_any_memory_limit_passes_where_no_floor_is_known() -> None:
         ({"preprocess": Preprocess(std=(0.5, float("nan"), 0.5))}, "std"),
         ({"preprocess": Preprocess(crop_ratio=0.0)}, "crop_ratio"),
         ({"preprocess": Preprocess(interpolation="magic")}, "interpolation"),  # type: ignore[arg-type]
-        ({"layers_pass": True}, "layers_pass"),
         ({"telemetry_rate_hz": 50.1}, "telemetry_rate_hz"),
         ({"wait_cool_mc": 0}, "wait_cool_mc"),
         ({"wait_cool_mc": 150_001}, "wait_cool_mc"),
@@ -172,3 +172,31 @@ def test_a_wait_for_a_cool_device_needs_a_temperature() -> None:
     for channels in ((), (replace(hot, available=False),), (replace(hot, name="power.total"),)):
         with pytest.raises(InvalidRunSpec, match="shows no temperature to wait for"):
             check_gate(Survey((source,), channels))
+
+
+def test_options_and_precisions_that_a_backend_takes_pass() -> None:
+    backend = Backend("b", available=True, options=("dla", "sync"), engine_precisions=("fp16",))
+    check_backend(BackendSpec("b"), backend)
+    check_backend(BackendSpec("b", options={"dla": "0", "sync": "spin"}, precision="fp16"), backend)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"options": {"fancy": "1"}}, 'backend b has no option "fancy"; its options: dla'),
+        ({"options": {"dla": ""}}, "value of 1 to 64 characters"),
+        ({"options": {"dla": "0\n"}}, "value of 1 to 64 characters"),
+        ({"options": {"dla": "0" * 65}}, "value of 1 to 64 characters"),
+        ({"precision": "int8"}, "it chooses: fp16"),
+    ],
+)
+def test_options_and_precisions_that_a_backend_does_not_take_are_named(change: dict[str, Any], words: str) -> None:
+    backend = Backend("b", available=True, options=("dla",), engine_precisions=("fp16",))
+    with pytest.raises(InvalidRunSpec, match=words) as caught:
+        check_backend(BackendSpec("b", **change), backend)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_backend_without_options_says_so() -> None:
+    with pytest.raises(InvalidRunSpec, match="its options: none"):
+        check_backend(BackendSpec("b", options={"dla": "0"}), Backend("b", available=True))

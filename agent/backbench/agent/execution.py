@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from backbench.agent.artifacts import ArtifactStore
+from backbench.agent.backends.base import OpenRequest
+from backbench.agent.building import EngineBuild, builds_engines
 from backbench.agent.cooling import STAGE, wait_cool
 from backbench.agent.identity import default_threads
 from backbench.agent.launches import Setting, Tally, steps
@@ -24,6 +26,7 @@ from backbench.agent.worker.job import Job
 from backbench.domain.event import (
     Happening,
     LaunchReport,
+    Layer,
     LogLine,
     MemoryPhase,
     OutputCheck,
@@ -70,6 +73,7 @@ class Execution:
         self._telemetry = self._surroundings.telemetry
         self._turns = turns or Turns([spec.run_id])
         self._shown: tuple[str, int] = ("", -1)
+        self._engine_path = ""
 
     async def perform(self, stop: asyncio.Event) -> RunFailure | None:
         """Everything the specification asks for; None when all of it was done. Raises supervisor.Stopped."""
@@ -80,22 +84,60 @@ class Execution:
         self._artifacts.use(spec.artifacts)
         if self._telemetry is not None:
             self._telemetry.restart_clock()
-        with self._models.held(self._models.path(spec)):
+        with self._models.held(self._models.path(spec)), contextlib.ExitStack() as held:
             async with self._turns.turn(spec.run_id, stop), self._sampled():
-                model_path, failure = await self._made_ready(watchdog)
+                model_path, failure = await self._made_ready(watchdog, held)
             if failure is None:
                 failure = await self._measure(model_path, watchdog)
+            if failure is None and spec.layers_pass:
+                await self._profile_layers(model_path, watchdog)
         self._emit(StateChange(RunState.FINISHING))
         return failure
 
-    async def _made_ready(self, watchdog: Watchdog) -> tuple[Path, RunFailure | None]:
-        """All that comes before the first timed launch: the model, and the memory that it takes."""
+    async def _made_ready(self, watchdog: Watchdog, held: contextlib.ExitStack) -> tuple[Path, RunFailure | None]:
+        """All that comes before the first timed launch: the model, its engine, and the memory that it takes."""
         model_path, failure = await self._prepare(watchdog)
+        if failure is None and builds_engines(self._spec.backend.name):
+            failure = await self._build(model_path, watchdog, held)
         if failure is None:
             self._emit(StateChange(RunState.RUNNING))
             if self._spec.memory_pass:
                 failure = await self._launch(LaunchPurpose.MEMORY, 0, Setting(1), model_path, watchdog)
         return model_path, failure
+
+    async def _build(self, model_path: Path, watchdog: Watchdog, held: contextlib.ExitStack) -> RunFailure | None:
+        """Have the engine found or built, and keep it as long as `held` lasts."""
+        spec, engines = self._spec, self._surroundings.engines
+        assert engines is not None  # noqa: S101 - who has backends that build has a place for what they build
+        request = OpenRequest(
+            str(model_path),
+            (spec.batch, 3, spec.height, spec.width),
+            spec.backend.threads or default_threads(),
+            spec.backend.spin,
+            precision=spec.backend.precision,
+            options=dict(spec.backend.options),
+            allow_fallback=spec.backend.allow_fallback,
+        )
+
+        def show(done: int, total: int | None) -> None:
+            self._emit(Progress("build", done_count=done, total_count=total))
+
+        show(0, None)
+        build = EngineBuild(engines, spec.backend.name, request, show)
+        failure = self._named(await build.perform(watchdog, self._surroundings.folders), model_path)
+        if failure is not None or build.entry is None:
+            return failure
+        self._engine_path = str(build.entry.path)
+        held.enter_context(engines.held(build.entry.path))
+        self._emit(build.report())
+        return None
+
+    async def _profile_layers(self, model_path: Path, watchdog: Watchdog) -> None:
+        """The frames are there by now, whatever becomes of this: that there are no layers is a warning."""
+        async with self._turns.turn(self._spec.run_id, watchdog.stop), self._sampled():
+            failure = await self._launch(LaunchPurpose.LAYERS, 0, Setting(1), model_path, watchdog)
+        if failure is not None:
+            self._warn(f"the layers pass gave nothing: {failure.message}")
 
     async def _measure(self, model_path: Path, watchdog: Watchdog) -> RunFailure | None:
         spec = self._spec
@@ -209,7 +251,7 @@ class Execution:
             total = job.warmup_frame_count + job.frame_count if stage == "measure" and not job.duration_ns else None
             if (stage, done) != self._shown:
                 self._shown = (stage, done)
-                name = "memory" if purpose is LaunchPurpose.MEMORY else stage
+                name = stage if purpose is LaunchPurpose.TIMED else purpose.value
                 self._emit(Progress(name, launch, done, total))
 
         surroundings = self._placed(job.threads * setting.streams)
@@ -290,6 +332,10 @@ class Execution:
             gated=timed and setting.streams > 1,
             memory_limit_bytes=spec.memory_limit_bytes,
             reference_path=str(self._artifacts.path(reference)) if reference and timed else None,
+            precision=spec.backend.precision,
+            options=dict(spec.backend.options),
+            allow_fallback=spec.backend.allow_fallback,
+            engine_path=self._engine_path,
         )
 
 
@@ -316,6 +362,7 @@ def _launch_report(launch: int, stream: int, purpose: LaunchPurpose, setting: Se
         counters={**report.get("counters", {}), **worker.counters, **asked},
         window_start_ns=report.get("window_start_ns"),
         window_end_ns=report.get("window_end_ns"),
+        layers=tuple(Layer(**layer) for layer in report.get("layers", ())),
         output_checks=tuple(OutputCheck(**check) for check in report.get("output_checks", ())),
         stream=stream,
     )

@@ -6,9 +6,11 @@ Importing a vendor's library costs memory and can take the process down; neither
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -27,51 +29,67 @@ async def probe_backends() -> tuple[Backend, ...]:
 
 async def probe_memory_floor() -> int | None:
     """The most memory in bytes that a worker holds before it has a backend; None where that cannot be told."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "backbench.agent.probe", "--memory-floor",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
+    answer = await _asked("--memory-floor")
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
-        return int(output)
-    except (asyncio.TimeoutError, ValueError):
+        return None if answer is None else int(answer[1])
+    except ValueError:
         return None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
 
 
 async def _probe(name: str) -> Backend:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "backbench.agent.probe", name,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
-    except asyncio.TimeoutError:
-        process.kill()
-        await process.wait()
+    answer = await _asked(name)
+    if answer is None:
         return Backend(name, available=False, reason=f"probing it took over {_TIMEOUT_S:.0f} s; see the agent's log")
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode != 0:
-        return Backend(name, available=False, reason=f"probing it ended with status {process.returncode}")
+    status, output = answer
+    if status != 0:
+        return Backend(name, available=False, reason=f"probing it ended with status {status}")
     fields: dict[str, Any] = json.loads(output)
     fields.update({name: tuple(fields[name]) for name in ("providers", "precisions", "options", "engine_precisions")})
     return Backend(**fields)
 
 
+async def _asked(question: str) -> tuple[int, bytes] | None:
+    """The exit status and the answer of a probe; None where it took too long. It is gone when this ends."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            sys.executable, "-m", "backbench.agent.probe", question,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )
+    )  # fmt: skip
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # An agent that stops at once: a process that is only half begun would be nobody's.
+        await _end(await starting)
+        raise
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
+    except asyncio.TimeoutError:
+        return None
+    finally:
+        await _end(process)
+    return process.returncode or 0, output
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that still goes on, and read what it wrote: only then are its pipes closed."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
 def main() -> None:
     """Print one backend's description as JSON, or the memory floor in bytes."""
-    if sys.argv[1] == "--memory-floor":
-        sys.stdout.write(str(_memory_floor()))
-        return
-    from backbench.agent.backends.table import backend_named
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the answer
+    with stream:
+        if sys.argv[1] == "--memory-floor":
+            stream.write(str(_memory_floor()))
+            return
+        from backbench.agent.backends.table import backend_named
 
-    sys.stdout.write(json.dumps(dataclasses.asdict(backend_named(sys.argv[1]).describe())))
+        stream.write(json.dumps(dataclasses.asdict(backend_named(sys.argv[1]).describe())))
 
 
 def _memory_floor() -> int:

@@ -19,6 +19,7 @@ from backbench.agent.artifacts import ArtifactStore
 from backbench.agent.cgroups import Cgroups
 from backbench.agent.clocks import Clocks
 from backbench.agent.data_dir import DataDir
+from backbench.agent.engines import EngineCache
 from backbench.agent.execution import Execution
 from backbench.agent.identity import kept_device_id, kept_serial_key, read_identity
 from backbench.agent.leases import Leases
@@ -46,7 +47,7 @@ from backbench.agent.services.security import SecurityService
 from backbench.agent.settings import Settings, metrics_address, uses_tls
 from backbench.agent.supervisor import Surroundings
 from backbench.agent.turns import Turns
-from backbench.agent.validation import FEATURES, check_gate, check_spec
+from backbench.agent.validation import FEATURES, check_backend, check_gate, check_spec
 from backbench.domain.device import (
     MIN_PROTOCOL_REVISION,
     PROTOCOL_REVISION,
@@ -114,7 +115,9 @@ class Agent:
         clear_folders(root / "work")
         self._telemetry = Telemetry(settings.simulate, root / "work")
         self._clocks = Clocks(root, allowed=settings.allow_set_clocks, root=settings.clocks_root)
-        self._surroundings = Surroundings(Cgroups.open(), self._telemetry, root / "work", self._clocks)
+        engines = EngineCache(root / "engines")
+        engines.clear()
+        self._surroundings = Surroundings(Cgroups.open(), self._telemetry, root / "work", self._clocks, engines=engines)
         self._floor_bytes: asyncio.Task[int | None] | None = None
         self._leases = Leases(self._registry)
         runs = RunStore(root, self._registry, limits.journal_bytes, simulation=settings.simulate)
@@ -282,6 +285,7 @@ class Agent:
             raise UnknownBackend(f'no backend "{spec.backend.name}"; this agent has {", ".join(backends)}')
         if not backend.available:
             raise BackendUnavailable(f"backend {backend.name} cannot be used here: {backend.reason}")
+        check_backend(spec.backend, backend)
         for sha256 in spec.artifacts:
             self._artifacts.path(sha256)
 
@@ -291,7 +295,7 @@ class Agent:
             check_gate(await self._telemetry.survey())
         if spec.set_clocks:
             if self._settings.simulate:
-                raise InvalidRunSpec("a simulated device has no clocks to set; leave set_clocks away")
+                raise InvalidRunSpec("a simulated device has no clocks to set; leave --set-clocks away")
             self._clocks.check()
 
     async def _perform(self, spec: RunSpec, emit: Emit, stop: asyncio.Event, turns: Turns) -> RunFailure | None:

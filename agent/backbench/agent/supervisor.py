@@ -20,6 +20,7 @@ from backbench.agent import processes
 from backbench.agent.cgroups import Cgroups, Group
 from backbench.agent.clocks import Clocks
 from backbench.agent.endings import failure_of, not_started, oom_kill_count
+from backbench.agent.engines import EngineCache
 from backbench.agent.pipes import Tail, last_words, send_line
 from backbench.agent.processes import Child
 from backbench.agent.sampling.hub import Telemetry
@@ -61,8 +62,8 @@ class Watchdog:
 @dataclass(frozen=True)
 class Surroundings:
     """Where workers run: control groups, where there are any, telemetry that wants to know their process ids, clocks
-    that can be set, where their working folders are made (None: where temporary files are), and the processors that
-    are left to them (None: all that the agent may use).
+    that can be set, where their working folders are made (None: where temporary files are), the processors that are
+    left to them (None: all that the agent may use), and where engines are kept that backends build.
     """
 
     cgroups: Cgroups | None = None
@@ -70,6 +71,7 @@ class Surroundings:
     folders: Path | None = None
     clocks: Clocks | None = None
     processors: frozenset[int] | None = None
+    engines: EngineCache | None = None
 
     def begin(self, pid: int) -> None:
         """A worker has started, and has one thread yet; those that follow inherit where it may run."""

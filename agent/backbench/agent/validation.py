@@ -7,11 +7,11 @@ import math
 from backbench.agent.sampling.lines import Survey
 from backbench.domain.arrivals import HIGHEST_RATE_MHZ, LOWEST_RATE_MHZ
 from backbench.domain.artifact import is_sha256
-from backbench.domain.device import Limits
+from backbench.domain.device import Backend, Limits
 from backbench.domain.errors import InvalidRunSpec
 from backbench.domain.external import check_locations
 from backbench.domain.identifiers import is_run_id
-from backbench.domain.run import SECOND_NS, QueuePolicy, RunSpec, Scenario, ScenarioName
+from backbench.domain.run import SECOND_NS, BackendSpec, QueuePolicy, RunSpec, Scenario, ScenarioName
 
 FEATURES = (
     *(f"scenario.{name.value}" for name in ScenarioName),
@@ -23,6 +23,9 @@ FEATURES = (
     "telemetry-sources",
     "cool-gate",
     "set-clocks",
+    "backend-options",
+    "engine-build",
+    "layers",
 )
 """What this agent does beyond one launch of a closed loop of frames, by the names that it announces."""
 _AT_A_RATE = (
@@ -34,6 +37,7 @@ _HIGHEST_RATE_HZ = 50.0
 _HOTTEST_MC = 150_000
 _REGIMES = ("", "as-shipped", "locked")
 _LONGEST_GROUP_ID = 64
+_LONGEST_OPTION = 64
 _POSTPROCESSES = ("", "top-1")
 _SOURCES = ("skeleton", "export", "file")
 _PRECISIONS = ("as-model", "fp32", "fp16", "int8")
@@ -76,13 +80,10 @@ def _check_choices(spec: RunSpec) -> None:
         raise InvalidRunSpec(f'model source "{spec.model.source}" is none of {", ".join(_SOURCES)}')
     if spec.postprocess not in _POSTPROCESSES:
         raise InvalidRunSpec(f'postprocess "{spec.postprocess[:64]}" is unknown; take "top-1", or none')
-    unsupported = {
-        "layers_pass": spec.layers_pass,
-        f"precision {spec.model.precision}": spec.model.precision not in _PRECISIONS,
-    }
-    for name, asked in unsupported.items():
-        if asked:
-            raise InvalidRunSpec(f"this agent does not carry out {name} yet; leave it away or update the agent")
+    if spec.model.precision not in _PRECISIONS:
+        raise InvalidRunSpec(
+            f"this agent does not carry out precision {spec.model.precision} yet; leave it away or update the agent"
+        )
 
 
 def _check_telemetry(spec: RunSpec) -> None:
@@ -97,6 +98,24 @@ def _check_telemetry(spec: RunSpec) -> None:
         _in_range("wait_cool_limit_ns", spec.wait_cool_limit_ns or SECOND_NS, SECOND_NS, _HOUR_NS)
     elif spec.wait_cool_limit_ns is not None:
         raise InvalidRunSpec("wait_cool_limit_ns is there without wait_cool_mc; give both, or leave it away")
+
+
+def check_backend(asked: BackendSpec, backend: Backend) -> None:
+    """Raises InvalidRunSpec for an option or a precision that a backend of this agent does not take."""
+    for name, value in asked.options.items():
+        if name not in backend.options:
+            known = ", ".join(backend.options) or "none"
+            raise InvalidRunSpec(f'backend {backend.name} has no option "{name[:64]}"; its options: {known}')
+        if not value or len(value) > _LONGEST_OPTION or not value.isprintable():
+            raise InvalidRunSpec(
+                f"option {name} of backend {backend.name} must have a value of 1 to {_LONGEST_OPTION} characters"
+            )
+    if asked.precision and asked.precision not in backend.engine_precisions:
+        known = ", ".join(backend.engine_precisions) or "none"
+        raise InvalidRunSpec(
+            f'backend {backend.name} does not choose precision "{asked.precision[:64]}" itself (it chooses: {known});'
+            " convert the model instead"
+        )
 
 
 def check_gate(survey: Survey) -> None:

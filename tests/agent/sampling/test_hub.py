@@ -30,7 +30,7 @@ async def telemetry(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIter
     made = Telemetry(getattr(request, "param", "jetson-orin-nano-jp621"), tmp_path)
     yield made
     await made.close()
-    assert samplers() == []
+    assert samplers(made) == []
 
 
 @pytest.fixture
@@ -67,11 +67,19 @@ class Run:
         return [time_ns for block in self.blocks for time_ns in block.time_ns]
 
 
-def samplers() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [
-        child for child in children if "backbench.agent.sampling" in command(child) and "--survey" not in command(child)
-    ]
+def samplers(telemetry: Telemetry) -> list[psutil.Process]:
+    """Those of this test: agents of other tests may have theirs just now."""
+    return [child for child in psutil.Process().children(recursive=True) if is_sampler(child, telemetry)]
+
+
+def is_sampler(process: psutil.Process, telemetry: Telemetry) -> bool:
+    words = command(process)
+    if "backbench.agent.sampling" not in words or "--survey" in words:
+        return False
+    try:
+        return Path(process.cwd()).is_relative_to(str(telemetry._folders))
+    except psutil.Error:
+        return False
 
 
 def command(process: psutil.Process) -> list[str]:
@@ -103,21 +111,21 @@ async def test_a_run_is_sampled_from_its_beginning_to_its_end_and_not_besides(te
     assert set(run.values("temp.cv0")) == {None}
     assert all(value > 0 for value in run.values("agent.read.hwmon") if value is not None)
     assert run.complaints == []
-    (sampler,) = samplers()
+    (sampler,) = samplers(telemetry)
     async with again.sampled(telemetry, Plan(10.0)):
         pass
     assert min(again.times) > after_ns
-    assert samplers() == [sampler]  # the next launch need not wait for a new one
+    assert samplers(telemetry) == [sampler]  # the next launch need not wait for a new one
 
 
 @pytest.mark.usefixtures("unseen")
 async def test_a_run_without_telemetry_starts_nothing_and_stops_what_watchers_get(telemetry: Telemetry) -> None:
     run = Run()
     async with run.sampled(telemetry, Plan(0.0)):
-        assert samplers() == []
+        assert samplers(telemetry) == []
         watching = asyncio.ensure_future(next_of(telemetry, Plan(10.0)))
         await asyncio.sleep(0.5)
-        assert samplers() == []
+        assert samplers(telemetry) == []
         assert not watching.done()
     assert "temp.tj" in channels(await asyncio.wait_for(watching, LIMIT_S))
     assert run.blocks == []
@@ -142,7 +150,7 @@ async def test_a_thousand_watchers_share_one_sampler_and_it_goes_with_the_last(
     monkeypatch.setattr(hub, "_IDLE_S", 0.05)
     seen = await asyncio.wait_for(asyncio.gather(*(next_of(telemetry, Plan(2.0)) for _ in range(1000))), LIMIT_S)
     assert len(seen) == 1000
-    await until(lambda: samplers() == [])
+    await until(lambda: samplers(telemetry) == [])
 
 
 @pytest.mark.usefixtures("unseen")
@@ -178,7 +186,7 @@ async def test_a_sampler_that_is_killed_in_mid_run_is_started_again_and_the_run_
     run = Run()
     async with run.sampled(telemetry, Plan(10.0)):
         await until(lambda: run.values("temp.tj"))
-        (sampler,) = samplers()
+        (sampler,) = samplers(telemetry)
         sampler.send_signal(signal.SIGKILL)
         await until(lambda: run.complaints)
         before = len(run.values("temp.tj"))

@@ -110,7 +110,9 @@ def test_a_file_of_many_pages_is_read_whole(tree: LiveTree, tmp_path: Path) -> N
     (tmp_path / "long").write_bytes(lines)
     assert RootTree(tmp_path).read("long") == lines
     for _ in range(3):
-        assert tree.read("proc/self/smaps").count(b"VmFlags:") == tree.read("proc/self/maps").count(b"\n") > 20
+        maps = tree.read("proc/self/maps")
+        assert len(maps) > 2 * 4096
+        assert maps.count(b"[stack]") == 1
 
 
 def test_numbers_in_names_are_in_the_order_of_numbers() -> None:

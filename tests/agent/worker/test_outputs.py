@@ -18,7 +18,7 @@ from backbench.agent.worker.job import Job
 from backbench.agent.worker.outputs import opened_reference, output_checks
 from backbench.domain.preprocess import IMAGENET_DEFAULT
 from backbench.domain.run import FailureReason
-from backbench.models.reference import write_reference
+from backbench.models.reference import TOLERANCES, write_reference
 
 MakeJob = Callable[..., Job]
 SIZE = 16
@@ -75,8 +75,8 @@ def reference(tmp_path: Path) -> Path:
 def check(make_job: MakeJob, reference: Path, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
     """The checks of a model with some of its parts changed, by output."""
 
-    def run(batch: int = 1, **changes: Any) -> dict[str, dict[str, Any]]:
-        job = make_job(reference_path=str(reference), batch=batch, height=SIZE, width=SIZE)
+    def run(batch: int = 1, precision: str = "", **changes: Any) -> dict[str, dict[str, Any]]:
+        job = make_job(reference_path=str(reference), batch=batch, height=SIZE, width=SIZE, precision=precision)
         known = opened_reference(job)
         assert known is not None
         told: list[int] = []
@@ -112,6 +112,12 @@ def test_other_weights_do_not_pass(check: Any) -> None:
 def test_an_error_a_little_above_the_tolerance_does_not_pass(check: Any) -> None:
     assert check(factor=1.0009)["out"]["passed"]
     assert not check(factor=1.0011)["out"]["passed"]
+
+
+def test_an_engine_that_was_asked_for_less_precision_than_the_model_s_is_judged_by_it(check: Any) -> None:
+    row = check(factor=1.04, precision="fp16")["out"]
+    assert (row["passed"], row["tolerance"]) == (True, TOLERANCES["fp16"])
+    assert not check(factor=1.06, precision="fp16")["out"]["passed"]
 
 
 def test_numbers_that_are_not_finite_do_not_pass(check: Any) -> None:

@@ -26,7 +26,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(interruptible: None) -> Iterator[Start]:  # noqa: ARG001
     """Starts the command; what is left of it at the end is killed."""
     started: list[subprocess.Popen[str]] = []
 
@@ -35,10 +35,7 @@ def start() -> Iterator[Start]:
         started.append(subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         return started[-1]
 
-    # A shell starts a job in the background with interrupts ignored, and a child inherits that, unlike a handler.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield run
-    signal.signal(signal.SIGINT, before)
     for process in started:
         if process.poll() is None:
             process.kill()

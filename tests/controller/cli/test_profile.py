@@ -22,7 +22,7 @@ def test_everything_that_can_be_asked_for_has_an_option_with_the_same_default() 
         if field.name == "take_turns":  # for measuring noise alone
             continue
         assert field.name in options
-        if field.name not in ("models", "device", "budgets", "sensor"):
+        if field.name not in ("models", "device", "budgets", "sensor", "backends", "backend_option"):
             assert options[field.name].default == field.default, field.name
 
 
@@ -48,6 +48,8 @@ def test_what_is_written_arrives_in_the_plan(backbench: Any, monkeypatch: pytest
     more = "--launches 3 --memory-limit 256MB --postprocess top-1 --seed 5 --telemetry-rate 1 --timeout 900 --no-spin"
     budgets = ("--budget", "drops<=0.1%", "--budget", "p99<=40ms")
     more += " --wait-cool 45C --max-wait 5m --regime locked --set-clocks --sensor pmic --sensor jtop"
+    more += " --backend tensorrt --backend onnxruntime --dla 0 --cuda-graph --backend-option sync=blocking"
+    more += " --allow-fallback --layers"
     options = (*words.split(), *more.split(), "--priority", "nightly", *budgets)
     backbench("profile", "resnet50", "resnet18", "--device", "pi", *options)
     (plan,) = plans
@@ -60,6 +62,8 @@ def test_what_is_written_arrives_in_the_plan(backbench: Any, monkeypatch: pytest
     assert (request.sensor, request.regime, request.set_clocks) == (("pmic", "jtop"), "locked", True)
     assert plan.gate is not None
     assert (plan.gate.temperature_mc, plan.gate.limit_ns) == (45_000, 300 * 10**9)
+    assert (request.backends, request.allow_fallback, request.layers) == (("tensorrt", "onnxruntime"), True, True)
+    assert plan.options == {"sync": "blocking", "dla": "0", "cuda-graph": "yes"}
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_a_device_that_does_not_answer_is_one_line_and_status_3(backbench: Any) 
     assert "no agent answers at 127.0.0.1:9" in refused.err
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("here", "interruptible")
 def test_an_interrupt_ends_it_with_0(home: Any) -> None:
     environment = {**os.environ, "BACKBENCH_HOME": str(home), "NO_COLOR": "1"}
     process = subprocess.Popen(

@@ -36,7 +36,8 @@ class Frames:
 def run(name: str, launches: int = 6, **changes: Any) -> dict[str, Any]:
     return {
         "run_id": name,
-        "model": {"name": name},
+        "model": {"name": name, "size": [224, 224]},
+        "backend": {"name": "onnxruntime"},
         "device": {"simulated": False},
         "contract": {"threads": "1"},
         "fingerprint": {"board": "pi"},
@@ -110,3 +111,27 @@ def test_the_rows_are_of_the_span_that_the_ratio_is_of() -> None:
     documents = [run(name, pipeline="e2e", latency_ms=waiting) for name in ("a", "b")]
     rows = {row["metric"]: row["values"] for row in compare_runs(Frames(a=9.0, b=9.0), documents)["rows"]}  # type: ignore[arg-type]
     assert rows["mean"] == [9.0, 9.0]
+
+
+def test_backends_are_what_is_compared_where_the_model_is_the_same() -> None:
+    model = {"name": "resnet50", "size": [224, 224]}
+    cpu = {"threads": "4", "spin": "yes", "compute": "time of the call", "batch": 1, "precision": "fp16"}
+    gpu = {"providers": "TensorRT", "compute": "events of the device", "batch": 1, "engine_precision": "fp16"}
+    documents = [
+        run("a", model=model, contract=cpu),
+        run("b", model=model, backend={"name": "tensorrt"}, contract=gpu),
+    ]
+    frames: Any = Frames(a=5.0, b=2.5)
+    result = compare_runs(frames, documents)
+    assert (result["compared"], result["differences"], result["comparable"]) == ("backend", [], True)
+    assert result["effects"][0]["verdict"] == "faster"
+    documents[1]["contract"] = {**gpu, "batch": 8}
+    differing = compare_runs(frames, documents)
+    assert differing["differences"] == [{"field": "contract.batch", "values": [1, 8]}]
+    assert differing["effects"][0]["verdict"] is None
+
+
+def test_another_model_by_another_backend_is_no_comparison_of_either() -> None:
+    documents = [run("a", contract={"providers": "CPU"}), run("b", backend={"name": "x"}, contract={"providers": "X"})]
+    result = compare_runs(Frames(a=5.0, b=5.5), documents)  # type: ignore[arg-type]
+    assert (result["compared"], result["comparable"]) == ("model", False)

@@ -60,8 +60,8 @@ def _stated(path: Path, precision: str) -> Path:
 @pytest.mark.parametrize(
     ("change", "limits", "error", "words"),
     [
-        ({"backend": "tflite"}, {}, UnknownBackend, "it has onnxruntime, tensorrt"),
-        ({"backend": "tensorrt"}, {}, BackendUnavailable, "package tensorrt is missing"),
+        ({"backends": ("tflite",)}, {}, UnknownBackend, "it has onnxruntime, tensorrt"),
+        ({"backends": ("tensorrt",)}, {}, BackendUnavailable, "package tensorrt is missing"),
         ({"precision": "int8"}, {}, InvalidArgument, "--precision int8: onnxruntime on pi takes as-model, fp32"),
         ({"frames": 90, "warmup": 11}, {"frame_count": 100}, InvalidRunSpec, "--frames and --warmup"),
         (
@@ -148,7 +148,7 @@ def test_int8_for_another_kind_of_backend_is_refused_and_the_backend_decides_whe
     device = _device(backends=(Backend("onnxruntime", True), Backend("tensorrt", True)))
     with pytest.raises(InvalidArgument, match=r"resnet50 is int8 for tensorrt, .* take --for cpu"):
         check_device(plan, device)
-    check_device(plan_profile(replace(GOOD, precision="int8", backend="tensorrt")), device)
+    check_device(plan_profile(replace(GOOD, precision="int8", backends=("tensorrt",))), device)
 
 
 @pytest.mark.parametrize(

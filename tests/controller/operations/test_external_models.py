@@ -24,7 +24,7 @@ from backbench.domain.artifact import ArtifactKind
 from backbench.domain.device import Backend, Device, DeviceIdentity, Limits
 from backbench.domain.errors import InvalidModel, MessageTooLarge, VersionMismatch
 from backbench.domain.event import RunResult
-from backbench.domain.run import ExternalData, RunState
+from backbench.domain.run import BackendSpec, ExternalData, RunState
 from backbench.wire.digest import sha256_of_file
 
 SIZE = 16
@@ -69,7 +69,7 @@ def device(**changes: object) -> Device:
 
 def test_it_goes_to_a_device_with_its_files_and_runs_there(path: Path, client: AgentClient) -> None:
     plan = plan_profile(request(path))
-    ready = [ReadyModel(resolve_model(str(path)), (SIZE, SIZE))]
+    ready = [ReadyModel(resolve_model(str(path)), (SIZE, SIZE), BackendSpec())]
     files = uploads(plan, ready)
     assert [upload.kind for upload in files] == [ArtifactKind.MODEL, ArtifactKind.WEIGHTS, ArtifactKind.WEIGHTS]
     digests = dict(zip([upload.path for upload in files], push(client, files), strict=True))

@@ -20,6 +20,7 @@ from backbench.controller.operations.plan import (
     ReadyModel,
     newest_opset,
     plan_profile,
+    routes_of,
     specifications,
     uploads,
 )
@@ -37,7 +38,7 @@ from backbench.domain.errors import (
 )
 from backbench.domain.identifiers import is_run_id
 from backbench.domain.preprocess import IMAGENET_DEFAULT
-from backbench.domain.run import SECOND_NS, ScenarioName
+from backbench.domain.run import SECOND_NS, BackendSpec, ScenarioName
 from backbench.models.catalog import recipe
 from backbench.models.onnx_input import MODEL_KEY
 
@@ -142,7 +143,9 @@ def test_every_image_is_decoded_before_anything_else_happens(tmp_path: Path) -> 
 def _ready(plan: Plan) -> tuple[ReadyModel, ...]:
     """The models of a plan as they are, without any making."""
     models = [model for model in plan.models if isinstance(model, ModelFile)]
-    return tuple(ReadyModel(model, model.size(size)) for model, size in zip(models, plan.sizes, strict=True))
+    return tuple(
+        ReadyModel(model, model.size(size), BackendSpec()) for model, size in zip(models, plan.sizes, strict=True)
+    )
 
 
 def test_a_backbone_is_its_skeleton_with_its_own_preprocessing() -> None:
@@ -296,8 +299,7 @@ def test_a_name_that_is_not_in_the_catalogue_can_be_exported(monkeypatch: pytest
 @pytest.mark.parametrize(("newest", "opset"), [(None, 20), (17, 17), (20, 20), (23, 20)])
 def test_an_export_is_for_what_the_backend_takes(newest: int | None, opset: int) -> None:
     device = _device(Backend("onnxruntime", True, max_opset=newest))
-    assert newest_opset(plan_profile(GOOD), device) == opset
-    assert newest_opset(plan_profile(replace(GOOD, backend="other")), device) == 20
+    assert newest_opset(routes_of(plan_profile(GOOD), device)) == opset
 
 
 def test_how_the_device_is_prepared_is_in_the_specification_and_its_wait_in_the_longest_time() -> None:
@@ -308,7 +310,7 @@ def test_how_the_device_is_prepared_is_in_the_specification_and_its_wait_in_the_
     assert plan.timeout_s == plan_profile(GOOD).timeout_s + 1200
     model = plan.models[0]
     assert isinstance(model, ModelFile)
-    (spec,) = specifications(plan, [ReadyModel(model, (224, 224))], _Digests())
+    (spec,) = specifications(plan, [ReadyModel(model, (224, 224), BackendSpec())], _Digests())
     assert (spec.wait_cool_mc, spec.wait_cool_limit_ns) == (45_500, 1200 * SECOND_NS)
     assert (spec.regime, spec.set_clocks, spec.extra_sources, spec.telemetry_rate_hz) == (
         "locked",

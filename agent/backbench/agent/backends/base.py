@@ -6,12 +6,14 @@ library in `load`, never at the top: this package is imported on devices that do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from backbench.domain.device import Backend as BackendDescription
+from backbench.domain.event import Layer
 from backbench.domain.run import FailureReason
 
 if TYPE_CHECKING:
@@ -29,12 +31,26 @@ class WorkerFailure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """Which model to open, and how: `input_shape` is (batch, 3, height, width), `threads` is at least 1."""
+    """Which model to open, and how: `input_shape` is (batch, 3, height, width), `threads` is at least 1.
+
+    `precision` is empty where the model is executed as it is, and else one of the description's `engine_precisions`.
+    `options` are some of those that the description names; their values are text that nobody has looked at yet.
+    `engine_path` is what `Buildable.build` made of this model, "" for a backend that builds nothing. An engine that is
+    `profiled` is opened for its layers' times alone: what it costs to take them is of no account. `cache_folder` is
+    given to `Buildable.build`: what lies there makes the next build faster (a timing cache), and may be gone by then;
+    it is "" everywhere else.
+    """
 
     model_path: str
     input_shape: tuple[int, int, int, int]
     threads: int
     spin: bool
+    precision: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    allow_fallback: bool = False
+    engine_path: str = ""
+    profiled: bool = False
+    cache_folder: str = ""
 
 
 class Engine(Protocol):
@@ -84,6 +100,37 @@ class DeviceTimed(Protocol):
         """
 
 
+@runtime_checkable
+class Layered(Protocol):
+    """An engine that can tell the times of its layers, when it was opened `profiled`."""
+
+    def layers(self) -> Sequence[Layer]:
+        """What each layer took, in the order of execution, over the inferences so far without the first one.
+
+        Called once, after the last inference. Raises WorkerFailure where the library does not tell.
+        """
+
+
+@runtime_checkable
+class MemoryTold(Protocol):
+    """An engine that knows of memory that the process's own figures do not show: an accelerator's."""
+
+    def memory_figures(self) -> Mapping[str, int]:
+        """Bytes by the name of what they are; what cannot be told is left out. Must not raise.
+
+        "cuda.used_delta" (what cudaMemGetInfo calls used, less what it was before the engine), "nvml.process",
+        "nvmap.process", "tensorrt.device_memory" (the library's own figure), "engine.file".
+        """
+
+
+@runtime_checkable
+class Verified(Protocol):
+    """An engine that can be executed by something else than what was asked for."""
+
+    def verify(self) -> None:
+        """Look, after the last frame, at what executed it. Raises WorkerFailure where that is not what was asked."""
+
+
 class Backend(Protocol):
     """One way of executing a model."""
 
@@ -97,3 +144,27 @@ class Backend(Protocol):
 
     def open(self, request: OpenRequest) -> Engine:
         """Open a model. Raises WorkerFailure when the library refuses it."""
+
+
+@runtime_checkable
+class Buildable(Protocol):
+    """A backend that makes an engine of a model before it opens it, which takes long and is worth keeping.
+
+    The agent calls both in a process of its own, keeps what was built, and gives its path to `open`.
+    """
+
+    def engine_key(self, request: OpenRequest) -> Mapping[str, str]:
+        """Everything but the model that an engine depends on, by name: an engine of another key is never opened.
+
+        The library and its build, the GPU and its compute capability, precision, shapes, flags. Raises WorkerFailure
+        where no engine can be built at all.
+        """
+
+    def build(
+        self, request: OpenRequest, path: Path, progress: Callable[[str, int, int | None], None]
+    ) -> Mapping[str, int]:
+        """Write the engine to a path, as one file or as a folder; returns counters, such as layer_count.
+
+        `progress` takes a stage in words, how much of it is done, and of how much (None: not known). The process is
+        asked to end with SIGTERM and killed soon after. Raises WorkerFailure.
+        """

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
+import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from backbench.agent.backends import ort_library
 from backbench.agent.backends.base import OpenRequest, WorkerFailure
+from backbench.agent.backends.ort_profile import layers_of, read_profile
 from backbench.domain.device import Backend as BackendDescription
+from backbench.domain.event import Layer
 from backbench.domain.run import FailureReason
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-_PROVIDER = "CPUExecutionProvider"
-_PRECISIONS = ("as-model", "fp32", "fp16", "int8")
-"""What a model holds: it is executed as it is."""
-_OLDEST_OPSET = 7
-_REMEDIES = {
-    "IR version": "export the model with an older IR version, or update ONNX Runtime on the device",
-    "opset": "export the model with an older opset, or update ONNX Runtime on the device",
-    "is not a registered": "export the model without this operator, or update ONNX Runtime on the device",
-    "NOT_IMPLEMENTED": "export the model without this operator, or in another precision",
-}
-_IR_VERSION = 8
-"""Of a model whose opset is tried: every ONNX Runtime of the last years reads it."""
 
 
 class OnnxRuntimeCpu:
@@ -39,33 +27,22 @@ class OnnxRuntimeCpu:
 
     def describe(self) -> BackendDescription:
         """Looks at what is installed and whether it imports; never raises."""
-        installed = [name for name in _DISTRIBUTIONS if _version(name)]
-        if not installed:
-            return BackendDescription(
-                self.name, available=False, reason="onnxruntime is not installed; pip install 'backbench[agent]'"
-            )
         try:
-            module = importlib.import_module("onnxruntime")
-        except (ImportError, OSError) as error:
-            reason = f"onnxruntime does not import: {str(error).splitlines()[0]}"
-            return BackendDescription(self.name, available=False, reason=reason)
+            module = ort_library.imported()
+        except WorkerFailure as failure:
+            return BackendDescription(self.name, available=False, reason=str(failure))
         return BackendDescription(
             self.name,
             available=True,
             version=module.__version__,
-            providers=(_PROVIDER,),
-            precisions=_PRECISIONS,
-            max_opset=_newest_opset(module),
+            providers=(ort_library.CPU,),
+            precisions=ort_library.PRECISIONS,
+            max_opset=ort_library.newest_opset(module),
         )
 
     def load(self) -> None:
         """Import onnxruntime."""
-        try:
-            importlib.import_module("onnxruntime")
-        except (ImportError, OSError) as error:
-            raise WorkerFailure(
-                FailureReason.BACKEND_UNAVAILABLE, f"onnxruntime does not import: {str(error).splitlines()[0]}"
-            ) from error
+        ort_library.imported()
 
     def open(self, request: OpenRequest) -> OrtEngine:
         """A session with the stated threads."""
@@ -79,23 +56,10 @@ class OrtEngine:
         import onnxruntime
 
         self._request = request
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = request.threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if request.spin else "0")
-        try:
-            self._session = onnxruntime.InferenceSession(request.model_path, options, providers=[_PROVIDER])
-        except Exception as error:
-            words = _words(error)
-            raise WorkerFailure(
-                FailureReason.INVALID_MODEL,
-                f"ONNX Runtime {onnxruntime.__version__} refuses the model: {words}; {_remedy(words)}",
-            ) from error
-        self._input = self._session.get_inputs()[0]
+        self._library: Any = onnxruntime
         self._version: str = onnxruntime.__version__
+        self._session = self._opened(self._options())
+        self._input = self._session.get_inputs()[0]
         self._bindings: list[Any] = []
         self._slots: list[NDArray[np.float32]] = []
         self._outputs: list[NDArray[np.generic] | None] = []
@@ -129,16 +93,10 @@ class OrtEngine:
         import numpy as np
 
         self._slots = list(slots)
-        self._outputs = [_buffer(output) for output in self._session.get_outputs()]
+        self._outputs = self._output_buffers()
         for array in self._slots:
-            binding = self._session.io_binding()
+            binding = self._output_binding()
             binding.bind_input(self._input.name, "cpu", 0, np.float32, list(array.shape), array.ctypes.data)
-            for output, buffer in zip(self._session.get_outputs(), self._outputs, strict=True):
-                if buffer is None:
-                    binding.bind_output(output.name, "cpu")
-                else:
-                    shape = list(buffer.shape)
-                    binding.bind_output(output.name, "cpu", 0, buffer.dtype.type, shape, buffer.ctypes.data)
             self._bindings.append(binding)
 
     def infer(self, slot: int) -> None:
@@ -154,6 +112,16 @@ class OrtEngine:
         found = zip(self._outputs, self._bindings[self._newest].get_outputs(), strict=True)
         return [value.numpy() if buffer is None else buffer for buffer, value in found]
 
+    def layers(self) -> Sequence[Layer]:
+        """See `Layered.layers`."""
+        try:
+            layers = layers_of(read_profile(Path(self._session.end_profiling())))
+        except (OSError, ValueError) as error:
+            raise _no_layers(self._version, str(error)) from error
+        if not layers:
+            raise _no_layers(self._version, "it names no node")
+        return layers
+
     def __enter__(self) -> OrtEngine:
         return self
 
@@ -162,6 +130,54 @@ class OrtEngine:
     ) -> None:
         self._bindings.clear()
         del self._run, self._session
+
+    def _options(self) -> Any:
+        options = self._library.SessionOptions()
+        options.intra_op_num_threads = self._request.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = self._library.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = self._library.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._request.spin else "0")
+        if self._request.profiled:
+            profile(options)
+        return options
+
+    def _opened(self, options: Any) -> Any:
+        """A session. Raises WorkerFailure."""
+        try:
+            return self._library.InferenceSession(
+                self._request.model_path, options, providers=[ort_library.CPU], enable_fallback=False
+            )
+        except Exception as error:
+            raise ort_library.refused(error, self._library) from error
+
+    def _output_buffers(self) -> list[NDArray[np.generic] | None]:
+        return [_buffer(output) for output in self._session.get_outputs()]
+
+    def _output_binding(self) -> Any:
+        """A binding whose outputs are the buffers, and those of an unknown shape whatever the library allocates."""
+        binding = self._session.io_binding()
+        for output, buffer in zip(self._session.get_outputs(), self._outputs, strict=True):
+            if buffer is None:
+                binding.bind_output(output.name, "cpu")
+            else:
+                shape = list(buffer.shape)
+                binding.bind_output(output.name, "cpu", 0, buffer.dtype.type, shape, buffer.ctypes.data)
+        return binding
+
+
+def profile(options: Any) -> None:
+    """Let a session write what each node takes; the file lies where temporary files are, in a worker its own folder."""
+    options.enable_profiling = True
+    options.profile_file_prefix = str(Path(tempfile.gettempdir()) / "nodes")
+
+
+def _no_layers(version: str, why: str) -> WorkerFailure:
+    return WorkerFailure(
+        FailureReason.BACKEND_UNAVAILABLE,
+        f"ONNX Runtime {version} wrote no profile of its nodes that can be read ({why}); leave --layers away",
+    )
 
 
 def _buffer(output: Any) -> NDArray[np.generic] | None:
@@ -172,44 +188,3 @@ def _buffer(output: Any) -> NDArray[np.generic] | None:
     if output.type not in types or not all(isinstance(size, int) and size > 0 for size in output.shape):
         return None
     return np.zeros(output.shape, types[output.type])
-
-
-def _newest_opset(module: Any) -> int | None:
-    """The newest opset of which a model of one operator opens; None where none does, or onnx is missing.
-
-    ONNX Runtime does not tell it, and its version does not either: boards have builds of their own.
-    """
-    try:
-        from onnx import TensorProto, defs, helper
-    except (ImportError, OSError):
-        return None
-    number = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "one", number[:1], number[1:])
-    options = module.SessionOptions()
-    options.log_severity_level = 4
-    for opset in range(defs.onnx_opset_version(), _OLDEST_OPSET - 1, -1):
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
-        with contextlib.suppress(Exception):  # its errors have no base of their own
-            module.InferenceSession(model.SerializeToString(), options, providers=[_PROVIDER])
-            return opset
-    return None
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
-
-
-def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text.removeprefix("[ONNXRuntimeError] : ")[:300].rstrip(". ")
-
-
-def _remedy(words: str) -> str:
-    """What helps against a refusal, by what ONNX Runtime says."""
-    for part, remedy in _REMEDIES.items():
-        if part in words:
-            return remedy
-    return "export the model again, or update ONNX Runtime on the device"

@@ -7,10 +7,17 @@ from importlib.metadata import entry_points
 
 from backbench.agent.backends.base import Backend
 from backbench.agent.backends.onnxruntime import OnnxRuntimeCpu
+from backbench.agent.backends.onnxruntime_gpu import OnnxRuntimeCuda
+from backbench.agent.backends.onnxruntime_tensorrt import OnnxRuntimeTensorRt
+from backbench.agent.backends.tensorrt.backend import tensorrt, tensorrt_rtx
 from backbench.domain.errors import UnknownBackend
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
     "onnxruntime": OnnxRuntimeCpu,
+    "onnxruntime-cuda": OnnxRuntimeCuda,
+    "onnxruntime-tensorrt": OnnxRuntimeTensorRt,
+    "tensorrt": tensorrt,
+    "tensorrt-rtx": tensorrt_rtx,
 }
 
 

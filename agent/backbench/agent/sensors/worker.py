@@ -21,7 +21,8 @@ _COUNTERS = {
     "proc.ctx_invol": ("count", "/proc/PID/task/TID/status", "threads of the worker processes"),
 }
 _GPU_MEMORY = "proc.gpu_mem"
-_GPU_CLIENTS = "sys/kernel/debug/nvmap/iovmm/clients"
+GPU_CLIENTS = "sys/kernel/debug/nvmap/iovmm/clients"
+"""The processes that hold memory of a Jetson's GPU, in a tree."""
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 _STAT = re.compile(rb"\d+ \(.*\) \w( -?\d+)+\s*", re.DOTALL)
 """A name in brackets, which may hold anything, the state, and numbers."""
@@ -54,13 +55,13 @@ class WorkerProcesses:
 
     def probe(self) -> Coverage:
         """What the kernel tells of any process; of GPU memory on a Jetson alone, and to root alone."""
-        self._gpu = bool(found(self._tree, _GPU_CLIENTS))
+        self._gpu = bool(found(self._tree, GPU_CLIENTS))
         sizes = [SensorChannel(name, "B", "/proc/PID/status", scope="worker processes") for name in _SIZES]
         counters = [
             SensorChannel(name, unit, source, scope=scope, method="total", kind="counter")
             for name, (unit, source, scope) in _COUNTERS.items()
         ]
-        gpu = [SensorChannel(_GPU_MEMORY, "B", f"/{_GPU_CLIENTS}", scope="worker processes")] if self._gpu else []
+        gpu = [SensorChannel(_GPU_MEMORY, "B", f"/{GPU_CLIENTS}", scope="worker processes")] if self._gpu else []
         return Coverage((*sizes, *counters, *gpu))
 
     def read(self) -> Mapping[str, Value]:
@@ -69,7 +70,7 @@ class WorkerProcesses:
         names = (*_SIZES, *_COUNTERS)
         values = {name: total(worker[name] for worker in workers) if workers else _NOBODY for name in names}
         if self._gpu:
-            values[_GPU_MEMORY] = _gpu_memory(content(self._tree, _GPU_CLIENTS), self._pids)
+            values[_GPU_MEMORY] = gpu_memory(content(self._tree, GPU_CLIENTS), self._pids)
         return values
 
     def close(self) -> None:
@@ -113,8 +114,11 @@ def _waited_ns(text: bytes | Unread) -> Value:
     return NO_NUMBER if waited is None else number(waited[1])
 
 
-def _gpu_memory(text: bytes | Unread, pids: set[int]) -> Value:
-    """What the workers took; a worker that is not listed may be known there by another number, as in a container."""
+def gpu_memory(text: bytes | Unread, pids: set[int]) -> Value:
+    """What the processes took, by the text of `GPU_CLIENTS`.
+
+    One that is not listed may be known there by another number, as in a container.
+    """
     if isinstance(text, Unread):
         return text
     sizes: dict[int, int] = {}

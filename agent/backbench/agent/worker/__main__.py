@@ -18,11 +18,13 @@ from backbench.agent.worker.job import Job, job_from_json  # noqa: E402
 from backbench.agent.worker.reporting import Reporter  # noqa: E402
 
 if TYPE_CHECKING:
-    from backbench.agent.backends.base import Engine
+    from backbench.agent.backends.base import Engine, OpenRequest
     from backbench.agent.worker.inputs import Inputs
 
 _LARGEST_FILE = 1 << 20
 """Bytes; a worker writes no file, but for a table in memory of some 30 kB, in which the loop's own cost is measured."""
+_LARGEST_PROFILE = 64 << 20
+"""Bytes; a library writes what it knows of its layers into the worker's own folder."""
 _MEMORY_PASS_FRAMES = 200
 _MEMORY_PASS_NS = 5 * 10**9
 """No frame of the memory pass begins later than this after the first one."""
@@ -30,10 +32,13 @@ _MEMORY_PASS_NS = 5 * 10**9
 
 def main() -> int:
     """Read the job, measure, report; the exit status is 0 only when everything asked for was done."""
-    held = isolate(_LARGEST_FILE)
+    line = sys.stdin.readline()
+    if not line:
+        return 1  # the agent is gone already
+    job = job_from_json(line)
+    held = isolate(_LARGEST_PROFILE if job.purpose == "layers" else _LARGEST_FILE)
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not mix with the events
-    job = job_from_json(sys.stdin.readline())
     if os.getppid() != job.parent_pid:
         return 1  # the agent is gone already
     reporter = Reporter(stream, reads_memory=job.purpose == "memory")
@@ -75,18 +80,19 @@ def _work(job: Job, reporter: Reporter) -> None:
             reporter.facts["memory_limit"] = memory.group_limit()
         elif job.memory_limit_bytes is not None:
             reporter.facts["memory_limit"] = memory.apply_memory_limit(job.memory_limit_bytes)
-        from backbench.agent.backends.base import OpenRequest
         from backbench.agent.backends.table import backend_named
 
         backend = backend_named(job.backend)
     with reporter.phase("import"):
         importlib.import_module("numpy")  # by itself: where memory runs out in it, no other error is put in its place
         backend.load()
+        from backbench.agent.backends.base import MemoryTold
         from backbench.agent.worker.inputs import inputs_for
-    shape = (job.batch, 3, job.height, job.width)
     with ExitStack() as opened:
         with reporter.phase("load"):
-            engine = opened.enter_context(backend.open(OpenRequest(job.model_path, shape, job.threads, job.spin)))
+            engine = opened.enter_context(backend.open(_request(job)))
+            if isinstance(engine, MemoryTold):
+                reporter.further_figures = engine.memory_figures
         with reporter.phase("inputs"):
             inputs = inputs_for(job)
             engine.bind(inputs.slots)
@@ -94,8 +100,26 @@ def _work(job: Job, reporter: Reporter) -> None:
             _first_inference(job, engine, inputs)
         if job.purpose == "memory":
             _memory_pass(job, engine, inputs, reporter, opened)
+        elif job.purpose == "layers":
+            _layers_pass(job, engine, inputs, reporter)
         else:
             _timed_pass(job, engine, inputs, reporter)
+
+
+def _request(job: Job) -> OpenRequest:
+    from backbench.agent.backends.base import OpenRequest
+
+    return OpenRequest(
+        job.model_path,
+        (job.batch, 3, job.height, job.width),
+        job.threads,
+        job.spin,
+        precision=job.precision,
+        options=job.options,
+        allow_fallback=job.allow_fallback,
+        engine_path=job.engine_path,
+        profiled=job.purpose == "layers",
+    )
 
 
 def _first_inference(job: Job, engine: Engine, inputs: Inputs) -> None:
@@ -104,6 +128,8 @@ def _first_inference(job: Job, engine: Engine, inputs: Inputs) -> None:
 
     try:
         engine.infer(inputs.fill(0))
+    except WorkerFailure:
+        raise
     except Exception as error:
         words = " ".join(str(error).split())[:300]
         raise WorkerFailure(
@@ -114,6 +140,7 @@ def _first_inference(job: Job, engine: Engine, inputs: Inputs) -> None:
 
 def _memory_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter, opened: ExitStack) -> None:
     """Frames that nobody times, then the memory that stays when the engine is closed."""
+    from backbench.agent.worker.facts import verified_facts
     from backbench.agent.worker.postprocess import postprocess_named
 
     with reporter.phase("steady"):
@@ -125,44 +152,34 @@ def _memory_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter, o
             engine.infer(inputs.fill(frame))
             if postprocess is not None:
                 postprocess()
-    facts = _facts(job, engine, inputs)
+    facts = verified_facts(job, engine, inputs)
+    reporter.further_figures = None
     with reporter.phase("after_free"):
         opened.close()
         gc.collect()
     reporter.send("report", memory=reporter.memory, facts={**facts, **reporter.facts})
 
 
+def _layers_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter) -> None:
+    from backbench.agent.worker.facts import verified_facts
+    from backbench.agent.worker.layers import profiled_layers
+
+    with reporter.phase("layers"):
+        layers, counters = profiled_layers(job, engine, inputs)
+    facts = {**verified_facts(job, engine, inputs), **reporter.facts}
+    reporter.send("report", phases=reporter.phases, facts=facts, layers=layers, counters=counters)
+
+
 def _timed_pass(job: Job, engine: Engine, inputs: Inputs, reporter: Reporter) -> None:
+    from backbench.agent.worker.facts import verified_facts
     from backbench.agent.worker.timed import AgentGone, TimedLaunch
 
     try:
         measured = TimedLaunch(job, engine, inputs, reporter, sys.stdin).perform()
     except AgentGone:
         sys.exit(1)
-    facts = {**_facts(job, engine, inputs), **reporter.facts}
+    facts = {**verified_facts(job, engine, inputs), **reporter.facts}
     reporter.send("report", phases=reporter.phases, facts=facts, **measured)
-
-
-def _facts(job: Job, engine: Engine, inputs: Inputs) -> dict[str, str]:
-    import platform
-
-    from backbench.agent.backends.base import DeviceTimed
-
-    facts = {
-        **engine.facts,
-        "clock": "CLOCK_MONOTONIC",
-        "compute": "events of the device" if isinstance(engine, DeviceTimed) else "time of the call",
-        "batch": str(job.batch),
-        "python": platform.python_version(),
-        "inputs": f"{inputs.count} images" if inputs.timed else f"{inputs.count} synthetic, seed {job.seed}",
-        "warmup": f"{job.warmup_frame_count} frames",
-        "postprocess": job.postprocess or "none",
-    }
-    if inputs.timed:
-        import PIL
-
-        facts["image_library"] = f"pillow {PIL.__version__}"
-    return facts
 
 
 if __name__ == "__main__":

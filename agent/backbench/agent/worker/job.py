@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from backbench.domain.preprocess import Preprocess
@@ -12,14 +13,15 @@ from backbench.domain.preprocess import Preprocess
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One worker's work: which model, what is fed, how many frames, and for which purpose ("timed" or "memory").
+    """One worker's work: which model, what is fed, how many frames, and for what ("timed", "memory" or "layers").
 
     `arrivals` is "closed-loop" (back to back), "constant" (at `rate_mhz`), "poisson" (at that mean rate, from
     `schedule_seed`), "trace" (the recorded arrivals in `trace_path`) or "idle" (each frame `idle_gap_ns` after the one
     before it ended). `duration_ns` ends the timed window earlier than `frame_count` does. A `gated` worker waits before
     its timed window for a line on standard input. The worker holds itself to `memory_limit_bytes`, unless the agent
     says with `memory_limit_held_by` that something else does so. `reference_path` is a file of reference outputs that
-    the model's are compared with; None for no comparison.
+    the model's are compared with; None for no comparison. `precision`, `options`, `allow_fallback` and `engine_path`
+    are those of the backend's `OpenRequest`.
     """
 
     purpose: str
@@ -53,6 +55,10 @@ class Job:
     memory_limit_held_by: str = ""
     table_descriptor: int | None = None
     reference_path: str | None = None
+    precision: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    allow_fallback: bool = False
+    engine_path: str = ""
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 from backbench.agent.worker import memory
@@ -26,6 +26,8 @@ class Reporter:
         self.phases: list[tuple[str, int]] = []
         self.memory: list[dict[str, Any]] = []
         self.facts: dict[str, str] = {}
+        self.further_figures: Callable[[], Mapping[str, int]] | None = None
+        """Tells of memory that the process's own figures do not show, while somebody knows of it."""
 
     def send(self, event: str, **fields: Any) -> None:
         """One event."""
@@ -51,6 +53,8 @@ class Reporter:
         figures = memory.read_memory()
         peak, resident = figures.pop("VmHWM", None), figures.pop("VmRSS", None)
         figures.update(memory.read_shares())
+        if self.further_figures is not None:
+            figures.update(self.further_figures())
         self.memory.append({"name": name, "peak_bytes": peak, "resident_bytes": resident, "figures": figures})
         self._peaks_reset = memory.reset_peak() and self._peaks_reset
         self.facts["memory_peak"] = "of each phase" if self._peaks_reset else "since the process began"

@@ -23,17 +23,25 @@ _METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 _OF_A_SCOPE = {_ENERGY: "energy_j_per_frame", "power": "power_w"}
 """Metrics that compare only where they cover the same part of a device and were read in the same way."""
-_COMPARED = {"hash", "input", "size", "preprocess", "preprocess_digest", "precision"}
-"""Fields of a contract that belong to the model, which is what is being compared."""
+_COMPARED = {"hash", "input", "size", "preprocess", "preprocess_digest", "precision", "engine_precision"}
+"""Fields of a contract that belong to the model, or to its precision."""
+_MODEL, _BACKEND = "model", "backend"
+_ASKED_OF_EVERY_BACKEND = {
+    "batch", "clock", "extra_sources", "image_library", "inputs", "inputs_digest", "percentile_rule", "postprocess",
+    "python", "regime", "scenario", "set_clocks", "telemetry_rate_hz", "wait_cool_c", "warmup",
+}  # fmt: skip
+"""Fields of a contract that are the same for all backends; what else is there is a backend's own."""
 
 
 def compare(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Rows of {metric, unit, values, ratios} with ratios to the first run, and the differing conditions, if any.
 
-    What is compared is the model (its name, artifact, size and preprocessing). Every other field of contract and
-    fingerprint must be equal. A simulated device never compares with a real one or with another recording
+    What is `compared` is "backend" where one model of one size was executed by several, and else "model" (its name,
+    artifact, size, preprocessing). The fields of the contract that belong to it may differ; every other one, and the
+    fingerprint, must be equal. A simulated device never compares with a real one or with another recording
     (`simulation_differs`). Energy and power that cover different things have no ratio.
     """
+    compared = _what_is_compared(documents)
     rows = [
         {"metric": metric, "unit": unit, **_ratios([_value(document, path) for document in documents])}
         for metric, (unit, path) in _METRICS.items()
@@ -41,17 +49,24 @@ def compare(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for row in rows:
         if row["metric"] in _OF_A_SCOPE and len(set(_scopes(documents, _OF_A_SCOPE[row["metric"]]))) > 1:
             row["ratios"] = [None] * len(documents)
-    differences = [row for part in ("contract", "fingerprint") for row in _differences(part, documents)]
+    differences = [row for part in ("contract", "fingerprint") for row in _differences(part, documents, compared)]
     simulations = [_simulation(document) for document in documents]
     simulation_differs = len(set(simulations)) > 1
     if simulation_differs:
         differences.insert(0, {"field": "device.simulation", "values": simulations})
     return {
+        "compared": compared,
         "rows": rows,
         "differences": differences,
         "comparable": not differences,
         "simulation_differs": simulation_differs,
     }
+
+
+def _what_is_compared(documents: Sequence[Mapping[str, Any]]) -> str:
+    models = {(document["model"]["name"], tuple(document["model"]["size"])) for document in documents}
+    backends = {document["backend"]["name"] for document in documents}
+    return _BACKEND if len(models) == 1 and len(backends) > 1 else _MODEL
 
 
 def _simulation(document: Mapping[str, Any]) -> str | None:
@@ -65,9 +80,11 @@ def _scopes(documents: Sequence[Mapping[str, Any]], part: str) -> list[Any]:
     return [(each.get("scope"), each.get("method")) for each in parts]
 
 
-def _differences(part: str, documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _differences(part: str, documents: Sequence[Mapping[str, Any]], compared: str) -> list[dict[str, Any]]:
     parts = [document[part] for document in documents]
     names = sorted({name for each in parts for name in each} - _COMPARED)
+    if part == "contract" and compared == _BACKEND:
+        names = [name for name in names if name in _ASKED_OF_EVERY_BACKEND]
     found = [{"field": f"{part}.{name}", "values": [each.get(name) for each in parts]} for name in names]
     return [row for row in found if any(value != row["values"][0] for value in row["values"])]
 

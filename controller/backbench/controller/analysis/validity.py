@@ -47,6 +47,8 @@ _WEIGHTS = {
     "near_saturation": "ok",
     "few_inputs": "ok",
     "simulated": "ok",
+    "fallback_used": "ok",
+    "dla_fallback": "ok",
 }
 _LOCKED_WEIGHTS = {**_WEIGHTS, "throttled": "invalid"}
 """Of a run whose clocks were to stay where they were pinned."""
@@ -64,7 +66,8 @@ class Evidence:
     `outputs` are the document's parts of that name, `clock_range_ppm` is how far the delivered processor clocks moved,
     `reference` whether a reference was named, `input_count` how many inputs are cycled, `cause` what was
     said last of a run that did not end well. `thermal`, `clocks` and `cool_gate` are the document's parts of that name,
-    `gaps` the seconds by source in which it was not read, `simulation` the name of the recording that is replayed.
+    `gaps` the seconds by source in which it was not read, `simulation` the name of the recording that is replayed,
+    `engine` the document's part of that name.
     """
 
     state: str
@@ -88,6 +91,7 @@ class Evidence:
     cool_gate: Mapping[str, Any] | None = None
     gaps: Mapping[str, float] = field(default_factory=dict)
     simulation: str = ""
+    engine: Mapping[str, Any] | None = None
 
 
 def judge_validity(evidence: Evidence) -> dict[str, Any]:
@@ -114,6 +118,7 @@ def _findings(evidence: Evidence) -> Iterator[tuple[str, str]]:
         cause = f": {evidence.cause}" if evidence.cause else ""
         yield "run_not_done", f"the run is {evidence.state}{cause}"
     yield from _of_outputs(evidence)
+    yield from _of_engine(evidence.engine or {})
     yield from _of_frames(evidence)
     yield from _of_counters(evidence)
     yield from _of_steadiness(evidence)
@@ -133,6 +138,16 @@ def _of_outputs(evidence: Evidence) -> Iterator[tuple[str, str]]:
             "outputs_not_checked",
             "the agent did not compare the outputs with the reference; update Backbench on the device",
         )
+
+
+def _of_engine(engine: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if fallen := engine.get("fallback"):
+        yield "fallback_used", f"a part of the model ran elsewhere than asked, as --allow-fallback allows: {fallen}"
+    dla = engine.get("dla") or {}
+    if dla.get("fallback"):
+        count = dla["fallback_layers"]
+        layers = "layers" if count is None else f"{count} layer{'s' if count != 1 else ''}"
+        yield "dla_fallback", f"the GPU ran {layers} that the DLA core cannot: {dla['fallback']}"
 
 
 def _of_frames(evidence: Evidence) -> Iterator[tuple[str, str]]:

@@ -14,6 +14,7 @@ from backbench.controller.cli import (
     device,
     export,
     inspect,
+    layers,
     models,
     noise,
     pair,
@@ -47,6 +48,7 @@ app.command("profile")(profile.profile)
 app.add_typer(run.app, name="run")
 app.command("watch")(watch.watch)
 app.command("compare")(compare.compare)
+app.command("layers")(layers.layers)
 app.command("noise")(noise.noise)
 
 

@@ -151,6 +151,10 @@ def _details(record: DeviceRecord) -> list[str]:
     for backend in device.backends:
         state = ", ".join(backend.providers) if backend.available else f"not available: {backend.reason}"
         lines.append(f"  {backend.name} {backend.version}".rstrip() + f": {state}")
+        if backend.engine_precisions:
+            lines.append(f"    chooses a precision by itself: {', '.join(backend.engine_precisions)}")
+        if backend.options:
+            lines.append(f"    options: {', '.join(backend.options)}")
     return lines
 
 

@@ -24,9 +24,13 @@ def profile(  # noqa: PLR0913, PLR0917
     size: option.Size = None,
     batch: option.Batch = 1,
     inputs: option.Inputs = None,
-    backend: option.BackendName = "onnxruntime",
+    backends: option.BackendNames = None,
     threads: option.Threads = None,
     spin: option.Spin = True,
+    dla: option.Dla = None,
+    cuda_graph: option.CudaGraph = False,
+    backend_option: option.BackendOptions = None,
+    allow_fallback: option.AllowFallback = False,
     weights: option.Weights = None,
     precision: option.Precision = "as-model",
     target: option.Target = None,
@@ -55,6 +59,7 @@ def profile(  # noqa: PLR0913, PLR0917
     regime: option.Regime = "as-shipped",
     set_clocks: option.SetClocks = False,
     memory_pass: option.MemoryPass = True,
+    layers: option.Layers = False,
     timeout_s: option.Timeout = None,
     name: option.Name = "",
     priority: option.Priority = "interactive",
@@ -64,11 +69,9 @@ def profile(  # noqa: PLR0913, PLR0917
     strict: Strict = False,
     json: Json = False,
 ) -> int:
-    """Measure models on a device and judge them by their budgets.
+    """Measure models on a device and judge them by their budgets; with several backends, each by every backend.
 
     backbench profile resnet50 --device orin --size 224 --budget "p99<=30ms"
-
-    backbench profile resnet50 --device orin --scenario paced --fps 30 --budget "drops<=0.1%"
     """
     request = _request(locals())
     if detach:
@@ -78,10 +81,12 @@ def profile(  # noqa: PLR0913, PLR0917
 
 def _request(given: Mapping[str, Any]) -> ProfileRequest:
     """What was written, by the names of the request's fields."""
+    from backbench.controller.operations.backends import DEFAULT_BACKEND
     from backbench.controller.operations.plan import ProfileRequest
 
     words = {field.name: given[field.name] for field in dataclasses.fields(ProfileRequest) if field.name in given}
-    lists = {name: tuple(given[name] or ()) for name in ("models", "budgets", "sensor")}
+    lists = {name: tuple(given[name] or ()) for name in ("models", "budgets", "sensor", "backend_option")}
+    lists["backends"] = tuple(given["backends"] or (DEFAULT_BACKEND,))
     return ProfileRequest(**{**words, **lists})
 
 
@@ -102,7 +107,7 @@ def _profile(
         records = profile.profile(store, plan, observer, stop, insecure, wait=wait)
     documents = documents_of(records)
     if documents:  # none when an interrupt came before the first run
-        print_runs(documents, json=json, several=len(plan.models) > 1)
+        print_runs(documents, json=json, several=plan.run_count > 1)
     return INTERRUPTED if stop.requested else status_of(documents, strict)
 
 
@@ -122,6 +127,7 @@ def _hand_over(context: typer.Context, request: ProfileRequest, *, wait: bool, i
             {
                 "run_id": run.spec.run_id,
                 "model": run.spec.model.name,
+                "backend": run.spec.backend.name,
                 "size": [run.spec.height, run.spec.width],
                 "state": run.state.value,
                 "queue_position": run.queue_position,
@@ -132,7 +138,8 @@ def _hand_over(context: typer.Context, request: ProfileRequest, *, wait: bool, i
         return 0
     for run in runs:
         before = f", {run.queue_position} before it" if run.queue_position else ""
-        print_line(f"run {run.spec.run_id}: {run.spec.model.name} on {request.device}, {run.state.value}{before}")
+        what = f"{run.spec.model.name} by {run.spec.backend.name} on {request.device}"
+        print_line(f"run {run.spec.run_id}: {what}, {run.state.value}{before}")
     print_line(f"watch: backbench run follow {runs[0].spec.run_id[-8:]}")
     print_line(f"fetch what is finished: backbench run collect --device {request.device}")
     return 0

@@ -41,7 +41,15 @@ Inputs = Annotated[
         " resizes one; default: seeded tensors, and nothing is preprocessed.",
     ),
 ]
-BackendName = Annotated[str, _model("NAME", "What executes the model.")]
+BackendNames = Annotated[
+    list[str] | None,
+    _model(
+        "NAME",
+        "What executes the model: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt or tensorrt-rtx (see"
+        " backbench device show); repeatable, then every backend runs every model. Default: onnxruntime.",
+        "--backend",
+    ),
+]
 Threads = Annotated[int | None, _model("N", "Threads within an operator; default: the device chooses.")]
 Spin = Annotated[
     bool, typer.Option("--spin/--no-spin", help="Whether waiting threads spin.", rich_help_panel="What is run")
@@ -50,12 +58,53 @@ Weights = Annotated[
     str | None,
     _model("WHICH", "pretrained, random or a checkpoint: export with torch first; default: the backbone's skeleton."),
 ]
-Precision = Annotated[str, _model("NAME", "fp32, fp16 or int8: convert first; default: as the model is.")]
+Precision = Annotated[
+    str,
+    _model(
+        "NAME",
+        "fp32, fp16, bf16 or int8; a backend that chooses this itself gets the model as it is, for others it is"
+        " converted first. Default: as the model is.",
+    ),
+]
 Target = Annotated[
     str | None, _model("TARGET", "What int8 is laid out for: cpu or tensorrt; default: the backend.", "--for")
 ]
 Calibration = Annotated[Path | None, _model("PATH", "Images to calibrate int8 with; default: the shipped photographs.")]
 Postprocess = Annotated[str, _model("NAME", "What is done with the outputs, in a frame's time: top-1 or none.")]
+
+_ENGINE = "How a backend makes and runs its engine"
+Dla = Annotated[
+    int | None,
+    typer.Option(
+        "--dla",
+        metavar="N",
+        help="TensorRT on a DLA core; layers that it cannot take run on the GPU and are listed.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+CudaGraph = Annotated[
+    bool,
+    typer.Option("--cuda-graph", help="Record an inference once and replay it each frame.", rich_help_panel=_ENGINE),
+]
+BackendOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend-option",
+        metavar="NAME=VALUE",
+        help="An option of the backend, such as workspace=2GB or sync=blocking (see backbench device show); repeatable."
+        " Of several backends those get it that have it.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+AllowFallback = Annotated[
+    bool,
+    typer.Option(
+        "--allow-fallback",
+        help="Take a run that another provider than the asked one executed, in part or whole; the result says so."
+        " Without it such a run fails.",
+        rich_help_panel=_ENGINE,
+    ),
+]
 
 Scenario = Annotated[
     str,
@@ -155,6 +204,14 @@ SetClocks = Annotated[
 ]
 MemoryPass = Annotated[
     bool, _measured(None, "Leave out the pass that measures memory.", " /--no-memory-pass", show_default=False)
+]
+Layers = Annotated[
+    bool,
+    typer.Option(
+        "--layers",
+        help="Take the times of the model's layers in a pass of its own after the others; see backbench layers.",
+        rich_help_panel="What is measured and judged",
+    ),
 ]
 Timeout = Annotated[
     float | None,

@@ -72,7 +72,7 @@ class Lines(Shown):
         """Name the run."""
         self._run = spec.run_id[-8:]
         self._step = (0, "", 0, "")
-        self.note(f"run {spec.run_id}: {spec.model.name} at {spec.height}x{spec.width}, {place} of {count}")
+        self.note(f"run {spec.run_id}: {_run_text(spec)}, {place} of {count}")
 
     def happened(self, event: RunEvent) -> None:
         """Show stages and the device's log."""
@@ -142,7 +142,7 @@ class Bars(Shown):
     def started(self, spec: RunSpec, place: int, count: int) -> None:
         """A bar a run."""
         self._p50, self._lost = "", 0
-        self._title = f"[{place}/{count}] {spec.model.name} {spec.height}x{spec.width}".replace("[", "\\[")
+        self._title = f"[{place}/{count}] {_run_text(spec)}".replace("[", "\\[")
         self._task = self._bars.add_task(self._title, total=None, detail="waiting")
 
     def happened(self, event: RunEvent) -> None:
@@ -165,6 +165,10 @@ class Bars(Shown):
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None
+
+
+def _run_text(spec: RunSpec) -> str:
+    return f"{spec.model.name} at {spec.height}x{spec.width} by {spec.backend.name}"
 
 
 def _progress_text(progress: Progress) -> str:

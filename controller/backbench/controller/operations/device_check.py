@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from backbench.controller.analysis.validity import LOCKED
+from backbench.controller.operations.backends import AS_MODEL, Route
 from backbench.controller.operations.models import ModelFile
-from backbench.controller.operations.plan import AS_MODEL, Plan
-from backbench.domain.device import Backend, Device
+from backbench.controller.operations.plan import Plan, routes_of
+from backbench.domain.device import Device
 from backbench.domain.errors import (
-    BackendUnavailable,
     InvalidArgument,
     InvalidModel,
     InvalidRunSpec,
     MessageTooLarge,
-    UnknownBackend,
     VersionMismatch,
 )
 from backbench.domain.run import SECOND_NS, Scenario, ScenarioName
@@ -27,19 +26,12 @@ FORMER_RATE_HZ = 10.0
 
 
 def check_device(plan: Plan, device: Device) -> None:
-    """Raises what the device's agent would refuse: backend, precision, scenario, limits, sizes of files."""
-    request = plan.request
-    backends = {backend.name: backend for backend in device.backends}
-    backend = backends.get(request.backend)
-    if backend is None:
-        raise UnknownBackend(
-            f'--backend "{request.backend}": {request.device} has no such backend; it has {", ".join(backends)}'
-        )
-    if not backend.available:
-        raise BackendUnavailable(f"{request.device} cannot open backend {backend.name}: {backend.reason}")
-    _check_precision(plan, backend)
-    _check_opsets(plan, backend)
-    _check_features(plan, device)
+    """Raises what the device's agent would refuse: backends, options, precision, scenario, limits, sizes of files."""
+    found = routes_of(plan, device)
+    for route in found:
+        _check_precision(plan, route)
+        _check_opsets(plan, route)
+    _check_features(plan, found, device)
     _check_sensors(plan, device)
     _check_limits(plan, device)
     models = [model for model in plan.models if isinstance(model, ModelFile)]
@@ -49,35 +41,37 @@ def check_device(plan: Plan, device: Device) -> None:
 
 def check_queue(plan: Plan, device: Device) -> None:
     """Raises InvalidRunSpec for more runs at once than may wait on the device."""
-    _at_most("runs that --detach hands over at once", len(plan.models), device.limits.queue_length, plan.request.device)
+    _at_most("runs that --detach hands over at once", plan.run_count, device.limits.queue_length, plan.request.device)
 
 
-def _check_precision(plan: Plan, backend: Backend) -> None:
+def _check_precision(plan: Plan, route: Route) -> None:
     """Every backend runs fp32, whether it says so or not; the others are for it to say."""
-    request, taken = plan.request, backend.precisions
-    made_for = "tensorrt" if "tensorrt" in backend.name else "cpu"
+    request, name, taken = plan.request, route.backend.name, route.backend.precisions
+    as_it_is = request.precision == AS_MODEL or bool(route.spec.precision)
+    made_for = "tensorrt" if "tensorrt" in name else "cpu"
     for model in plan.models:
-        target = model.target if isinstance(model, ModelFile) and request.precision == AS_MODEL else None
-        target = target or (plan.conversion.target if plan.conversion.precision == "int8" else None)
+        target = model.target if isinstance(model, ModelFile) and as_it_is else None
+        target = target or (route.conversion.target if route.conversion.precision == "int8" else None)
         if target in ("cpu", "tensorrt") and target != made_for:
             raise InvalidArgument(
-                f"{model.name} is int8 for {target}, and {backend.name} would compute most of it in float;"
+                f"{model.name} is int8 for {target}, and {name} would compute most of it in float;"
                 f" take --for {made_for}"
             )
     for model in plan.models:
         stated = model.precision if isinstance(model, ModelFile) else None
-        asked = (stated or AS_MODEL) if request.precision == AS_MODEL else request.precision
+        asked = (stated or AS_MODEL) if as_it_is else request.precision
         if taken and asked not in (AS_MODEL, "fp32", *taken):
-            what = f"--precision {asked}" if asked == request.precision else f"{model.name} is {asked}"
-            raise InvalidArgument(f"{what}: {backend.name} on {request.device} takes {', '.join(taken)}")
+            what = f"--precision {asked}" if not as_it_is else f"{model.name} is {asked}"
+            raise InvalidArgument(f"{what}: {name} on {request.device} takes {', '.join(taken)}")
 
 
-def _check_opsets(plan: Plan, backend: Backend) -> None:
+def _check_opsets(plan: Plan, route: Route) -> None:
+    newest = route.backend.max_opset
     for model in plan.models:
-        if isinstance(model, ModelFile) and model.contract.opset > (backend.max_opset or model.contract.opset):
+        if isinstance(model, ModelFile) and model.contract.opset > (newest or model.contract.opset):
             raise InvalidModel(
-                f"{model.path} has opset {model.contract.opset}; {backend.name} on {plan.request.device} takes up to"
-                f" {backend.max_opset}: export it with --opset {backend.max_opset}, or update the device"
+                f"{model.path} has opset {model.contract.opset}; {route.backend.name} on {plan.request.device} takes up"
+                f" to {newest}: export it with --opset {newest}, or update the device"
             )
 
 
@@ -91,15 +85,15 @@ def check_files(paths: Iterable[Path], device: Device) -> None:
             )
 
 
-def _check_features(plan: Plan, device: Device) -> None:
-    for feature, words in _needed_features(plan):
+def _check_features(plan: Plan, found: Sequence[Route], device: Device) -> None:
+    for feature, words in _needed_features(plan, found):
         if feature not in device.features:
             raise VersionMismatch(
                 f"the agent on {plan.request.device} does not know {words}; update Backbench on the device"
             )
 
 
-def _needed_features(plan: Plan) -> Iterator[tuple[str, str]]:
+def _needed_features(plan: Plan, found: Sequence[Route]) -> Iterator[tuple[str, str]]:
     """What an agent of the first release, which announces no features, cannot do."""
     name = plan.scenario.name
     if name is not ScenarioName.CLOSED_LOOP:
@@ -117,10 +111,12 @@ def _needed_features(plan: Plan) -> Iterator[tuple[str, str]]:
         (plan.gate is not None, "cool-gate", "--wait-cool"),
         (request.regime == LOCKED, "set-clocks", "--regime locked"),
         (request.set_clocks, "set-clocks", "--set-clocks"),
+        (request.layers, "layers", "--layers"),
     )
     yield from ((feature, words) for wanted, feature, words in asked if wanted)
+    as_they_are = any(route.conversion.precision == "fp32" for route in found)
     for model in plan.models:
-        if isinstance(model, ModelFile) and model.external and plan.conversion.precision == "fp32":
+        if isinstance(model, ModelFile) and model.external and as_they_are:
             yield "external-data", f"models with weights in other files, as {model.path} has"
 
 
@@ -155,7 +151,7 @@ def _check_limits(plan: Plan, device: Device) -> None:
     asked = "--timeout" if request.timeout_s is not None else "the time that the run may take"
     _at_most(f"{asked}, in seconds", plan.timeout_s, limits.run_duration_ns / SECOND_NS, request.device)
     if request.take_turns:
-        _at_most("runs that take turns", len(plan.models), limits.queue_length, request.device)
+        _at_most("runs that take turns", plan.run_count, limits.queue_length, request.device)
     floor = limits.memory_limit_floor_bytes
     if plan.memory_limit_bytes is not None and floor is not None and plan.memory_limit_bytes < floor:
         raise InvalidRunSpec(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,16 @@ from backbench.controller.export.exporter import Conversion
 from backbench.controller.export.images import find_images
 from backbench.controller.export.request import DEFAULT_OPSET, LOWEST_OPSET, check_weights
 from backbench.controller.export.timm_import import require_export
+from backbench.controller.operations.backends import (
+    AS_MODEL,
+    BF16,
+    DEFAULT_BACKEND,
+    Asked,
+    Route,
+    check_names,
+    parse_options,
+    routes,
+)
 from backbench.controller.operations.export import conversion_of
 from backbench.controller.operations.images import image_upload
 from backbench.controller.operations.making import ModelMaker, ModelOrder
@@ -40,8 +50,6 @@ from backbench.domain.run import (
 from backbench.models import catalog
 from backbench.models.reference import read_reference
 
-AS_MODEL = "as-model"
-"""Whatever precision the model has."""
 POSTPROCESSES = ("none", "top-1")
 AS_SHIPPED = "as-shipped"
 REGIMES = (AS_SHIPPED, LOCKED)
@@ -56,7 +64,7 @@ class ProfileRequest(ScenarioRequest):
 
     `weights` None profiles a backbone of the catalogue as a skeleton; otherwise torch exports it first. `timeout_s`
     None gives the run an hour besides its timed windows. `take_turns` refuses a device whose runs cannot interleave
-    their launches.
+    their launches. Every backend executes every model; `backend_option` are texts NAME=VALUE.
     """
 
     models: tuple[str, ...]
@@ -65,9 +73,14 @@ class ProfileRequest(ScenarioRequest):
     batch: int = 1
     inputs: Path | None = None
     budgets: tuple[str, ...] = ()
-    backend: str = "onnxruntime"
+    backends: tuple[str, ...] = (DEFAULT_BACKEND,)
     threads: int | None = None
     spin: bool = True
+    backend_option: tuple[str, ...] = ()
+    dla: int | None = None
+    cuda_graph: bool = False
+    allow_fallback: bool = False
+    layers: bool = False
     precision: str = AS_MODEL
     weights: str | None = None
     target: str | None = None
@@ -98,14 +111,18 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A request whose parts are all found and sound. A size is None where only timm knows the backbone's own."""
+    """A request whose parts are all found and sound. A size is None where only timm knows the backbone's own.
+
+    `conversions` are by backend: what becomes of models that are made for it.
+    """
 
     request: ProfileRequest
     models: tuple[ModelFile | ModelOrder, ...]
     sizes: tuple[Size | None, ...]
     images: tuple[Path, ...]
     budgets: tuple[Budget, ...]
-    conversion: Conversion
+    conversions: Mapping[str, Conversion]
+    options: Mapping[str, str]
     arrivals: PlannedScenario
     memory_limit_bytes: int | None
     gate: Gate | None
@@ -114,6 +131,11 @@ class Plan:
     def scenario(self) -> Scenario:
         """How frames arrive; the digest of its trace comes with the run specifications."""
         return self.arrivals.scenario
+
+    @property
+    def run_count(self) -> int:
+        """One run for each model and backend."""
+        return len(self.models) * len(self.conversions)
 
     @property
     def trace(self) -> Path | None:
@@ -129,10 +151,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ReadyModel:
-    """A model whose file is there, and the size it is run at."""
+    """A model whose file is there, the size it is run at, and what is asked of the backend that executes it."""
 
     model: ModelFile
     size: Size
+    backend: BackendSpec
 
 
 def plan_profile(request: ProfileRequest) -> Plan:
@@ -146,7 +169,8 @@ def plan_profile(request: ProfileRequest) -> Plan:
         if reason := _why_unmeasurable(budget, request, arrivals.scenario):
             raise InvalidBudget(f'budget "{budget.text}": {reason}')
     asked = None if request.size is None else parse_size(request.size)
-    conversion = _conversion(request)
+    options = parse_options(request.backend_option, request.dla, request.cuda_graph)
+    conversions = _conversions(request)
     models = tuple(_resolved(text, request.weights) for text in request.models)
     for model in models:
         model.check_batch(request.batch)
@@ -155,36 +179,65 @@ def plan_profile(request: ProfileRequest) -> Plan:
     sizes = tuple(model.size(asked) for model in models)
     images = () if request.inputs is None else find_images(request.inputs)
     return Plan(
-        request, models, sizes, images, budgets, conversion, arrivals, _memory_limit_bytes(request), _gate(request)
+        request=request,
+        models=models,
+        sizes=sizes,
+        images=images,
+        budgets=budgets,
+        conversions=conversions,
+        options=options,
+        arrivals=arrivals,
+        memory_limit_bytes=_memory_limit_bytes(request),
+        gate=_gate(request),
     )
 
 
-def make_ready(plan: Plan, maker: ModelMaker, opset: int) -> tuple[ReadyModel, ...]:
-    """Every model of a plan as a file: exported, converted and given reference outputs where need be.
+def routes_of(plan: Plan, device: Device) -> tuple[Route, ...]:
+    """How each backend of a plan comes to its models. Raises what `backends.routes` does."""
+    request = plan.request
+    asked = Asked(request.precision, request.threads, request.spin, plan.options, request.allow_fallback)
+    return routes(plan.conversions, asked, device, request.device)
 
-    `opset` is the newest that the device's backend takes.
+
+def make_ready(plan: Plan, found: Sequence[Route], maker: ModelMaker) -> tuple[ReadyModel, ...]:
+    """Every model of a plan as a file for every backend: exported, converted, given reference outputs where need be.
+
+    Backends that take the same file share it; the runs of a model follow each other.
     """
-    return tuple(_ready(plan, maker, model, size, opset) for model, size in zip(plan.models, plan.sizes, strict=True))
+    opset, ready = newest_opset(found), []
+    for model, size in zip(plan.models, plan.sizes, strict=True):
+        made: dict[Conversion, tuple[ModelFile, Size]] = {}
+        for route in found:
+            if route.conversion not in made:
+                made[route.conversion] = _ready(maker, model, size, plan.request.batch, opset, route.conversion)
+            ready.append(ReadyModel(*made[route.conversion], route.spec))
+    return tuple(ready)
 
 
-def newest_opset(plan: Plan, device: Device) -> int:
-    """The opset to export with for the device's backend."""
-    newest = next((backend.max_opset for backend in device.backends if backend.name == plan.request.backend), None)
-    return max(min(newest or DEFAULT_OPSET, DEFAULT_OPSET), LOWEST_OPSET)
+def newest_opset(found: Iterable[Route]) -> int:
+    """The opset to export with: the newest that all backends take."""
+    newest = [route.backend.max_opset or DEFAULT_OPSET for route in found]
+    return max(min(*newest, DEFAULT_OPSET), LOWEST_OPSET)
 
 
-def _ready(plan: Plan, maker: ModelMaker, model: ModelFile | ModelOrder, size: Size | None, opset: int) -> ReadyModel:
-    batch, conversion = plan.request.batch, plan.conversion
+def _ready(
+    maker: ModelMaker,
+    model: ModelFile | ModelOrder,
+    size: Size | None,
+    batch: int,
+    opset: int,
+    conversion: Conversion,
+) -> tuple[ModelFile, Size]:
     if isinstance(model, ModelOrder):
         made = maker.ordered(model, size, batch, opset, conversion)
-        return ReadyModel(made, made.size(size))
+        return made, made.size(size)
     taken = model.size(size)
     model = model.at(taken)
     if conversion.precision != "fp32":
-        return ReadyModel(maker.converted(model, taken, batch, conversion), taken)
+        return maker.converted(model, taken, batch, conversion), taken
     if model.contract.skeleton or (model.reference is not None and not _is_for(model.reference, taken)):
         model = maker.with_reference(model, taken)
-    return ReadyModel(model, taken)
+    return model, taken
 
 
 def _is_for(reference: Path, size: Size) -> bool:
@@ -210,14 +263,19 @@ def _resolved(text: str, weights: str | None) -> ModelFile | ModelOrder:
     return ModelOrder(text, weights, catalog.recipe(text) if text in catalog.names() else None)
 
 
-def _conversion(request: ProfileRequest) -> Conversion:
-    if request.precision == AS_MODEL:
+def _conversions(request: ProfileRequest) -> dict[str, Conversion]:
+    check_names(request.backends)
+    return {name: _conversion(request, name) for name in request.backends}
+
+
+def _conversion(request: ProfileRequest, backend: str) -> Conversion:
+    if request.precision in (AS_MODEL, BF16):
         if request.target is not None:
             raise InvalidArgument("--for is of no use without --precision int8; add it, or leave it away")
         if request.calibration is not None:
             raise InvalidArgument("--calibration is of no use without --precision int8; add it, or leave it away")
         return Conversion()
-    by_backend = "tensorrt" if "tensorrt" in request.backend else None
+    by_backend = "tensorrt" if "tensorrt" in backend else None
     target = request.target or (by_backend if request.precision == "int8" else None)
     return conversion_of(request.precision, target, request.calibration)
 
@@ -230,7 +288,7 @@ def uploads(plan: Plan, ready: Sequence[ReadyModel]) -> list[Upload]:
 
 
 def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Path, str]) -> tuple[RunSpec, ...]:
-    """A run for each model; `digests` are those of the files."""
+    """A run for each ready model; `digests` are those of the files."""
     request = plan.request
     inputs = InputSpec(tuple(ImageRef(path.name, digests[path]) for path in plan.images), request.seed or 0)
     scenario = plan.scenario if plan.trace is None else replace(plan.scenario, trace_sha256=digests[plan.trace])
@@ -241,7 +299,7 @@ def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Pat
             height=each.size[0],
             width=each.size[1],
             batch=request.batch,
-            backend=BackendSpec(request.backend, request.threads, request.spin),
+            backend=each.backend,
             scenario=scenario,
             inputs=inputs,
             preprocess=each.model.preprocess,
@@ -258,6 +316,7 @@ def specifications(plan: Plan, ready: Sequence[ReadyModel], digests: Mapping[Pat
             regime=request.regime,
             set_clocks=request.set_clocks,
             extra_sources=request.sensor,
+            layers_pass=request.layers,
         )
         for each in ready
     )
@@ -272,6 +331,8 @@ def _model_ref(model: ModelFile, digests: Mapping[Path, str]) -> ModelRef:
 def _check_ranges(request: ProfileRequest) -> None:
     if not request.models:
         raise InvalidArgument("no model given; name a backbone or the path of an .onnx file")
+    if not request.backends:
+        raise InvalidArgument("no backend given; name one, or leave --backend away")
     within("--batch", request.batch, 1, 1024)
     within("--threads", 1 if request.threads is None else request.threads, 1, 1024)
     within("--telemetry-rate", request.telemetry_rate_hz, 0, 50)

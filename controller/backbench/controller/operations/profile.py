@@ -8,12 +8,13 @@ from functools import partial
 from typing import Any
 
 from backbench.controller.client import AgentClient
+from backbench.controller.operations.backends import set_aside
 from backbench.controller.operations.device_check import check_device, check_files, check_queue
 from backbench.controller.operations.devices import client_of, contact
 from backbench.controller.operations.follow import follow
 from backbench.controller.operations.making import ModelMaker
 from backbench.controller.operations.observer import Observer
-from backbench.controller.operations.plan import Plan, make_ready, newest_opset, specifications, uploads
+from backbench.controller.operations.plan import Plan, make_ready, routes_of, specifications, uploads
 from backbench.controller.operations.reservation import Reservation
 from backbench.controller.operations.stop import Stop
 from backbench.controller.push import push
@@ -51,9 +52,9 @@ def profile(
     wait: bool = True,
     reservation: Reservation | None = None,
 ) -> list[RunRecord]:
-    """The finished runs, one a model; fewer when `stop` was requested. A run that failed is among them.
+    """The finished runs, one a model and backend; fewer when `stop` was requested. A run that failed is among them.
 
-    Several models with several launches take turns, launch by launch, on a device that can do that. Runs that follow
+    Several runs of several launches take turns, launch by launch, on a device that can do that. Runs that follow
     each other without that have the device reserved for them, unless `reservation` is there already; without `wait` a
     device that somebody else uses is an error. Raises DeviceNotFound, AgentUnreachable and whatever the device
     refuses, before anything is sent where possible.
@@ -72,7 +73,10 @@ def profile(
 
 
 def submit(store: Store, plan: Plan, observer: Observer, insecure: bool = False) -> list[Run]:
-    """Hand the runs over, one a model, and leave them to the device; as it answered. Raises what `profile` does."""
+    """Hand the runs over, one a model and backend, and leave them to the device; as it answered.
+
+    Raises what `profile` does.
+    """
     record = store.device(plan.request.device)
     with client_of(store, record, insecure) as client:
         device = contact(store, record, client)
@@ -91,7 +95,10 @@ def _made_ready(
         if model.preprocess_assumed:
             observer.note(f"{model.name} does not state its preprocessing; ImageNet's usual one is assumed")
     maker = ModelMaker(store.root / "models", observer.step)
-    ready = make_ready(plan, maker, newest_opset(plan, device))
+    found = routes_of(plan, device)
+    for line in set_aside(found, plan.options):
+        observer.note(line)
+    ready = make_ready(plan, found, maker)
     observer.step("")
     files = uploads(plan, ready)
     check_files([upload.path for upload in files], device)

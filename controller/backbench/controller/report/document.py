@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -13,6 +13,12 @@ from backbench.controller.analysis.budgets import OF_TELEMETRY, judge, overall, 
 from backbench.controller.analysis.latency import Columns, counts
 from backbench.controller.analysis.percentiles import RULE
 from backbench.controller.analysis.validity import Evidence, judge_validity
+from backbench.controller.report.engine import (
+    accelerator_memory,
+    contract_facts,
+    engine_document,
+    layers_document,
+)
 from backbench.controller.report.measurement import Measurement, measure, of_launches
 from backbench.controller.report.observed import Observed, gate_document, observe
 from backbench.controller.report.outputs import outputs_document
@@ -34,7 +40,7 @@ def build(
     launches: Sequence[LaunchReport],
     frames: Columns,
     telemetry: Sequence[TelemetryBlock],
-    files: Mapping[str, str],
+    files: Mapping[str, str | None],
     noise: Mapping[str, Any] | None = None,
     log: Sequence[LogLine] = (),
 ) -> dict[str, Any]:
@@ -44,7 +50,9 @@ def build(
     measured = measure(spec, frames, timed, telemetry)
     soak = measured.soak is not None
     observed = observe(spec, record.device, of_launches(frames, measured.headline), telemetry, curves=soak)
-    facts = dict((timed or list(launches))[0].facts) if launches else {}
+    workers = timed or [launch for launch in launches if launch.purpose is LaunchPurpose.MEMORY]
+    facts = dict(workers[0].facts) if workers else {}
+    engine = engine_document(spec.backend, launches, facts)
     return {
         "schema": "backbench.run/1",
         "run_id": spec.run_id,
@@ -59,6 +67,7 @@ def build(
             "version": facts.get("backend_version"),
             "providers": facts["providers"].split(",") if "providers" in facts else None,
         },
+        "engine": engine,
         "scenario": _scenario(spec.scenario),
         "contract": _hashed(_contract(spec, facts)),
         "fingerprint": _hashed(_fingerprint(record, result)),
@@ -72,8 +81,11 @@ def build(
         "per_launch": [_launch(each) for each in timed],
         "overhead": _overhead(timed, noise),
         **_of_telemetry(spec, result, observed),
+        "layers": layers_document(launches),
         "outputs": (compared := outputs_document(timed)),
-        "validity": judge_validity(_evidence(record, result, frames, timed, observed, measured, compared, log)),
+        "validity": judge_validity(
+            replace(_evidence(record, result, frames, timed, observed, measured, compared, log), engine=engine)
+        ),
         "budgets": (budgets := _budgets(record, measured, observed, memory, cold_start, compared)),
         "verdict": overall(budgets),
         "log": [asdict(line) for line in log if line.level != "info"],
@@ -243,8 +255,7 @@ def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
     """Everything that defines what a latency of this run means, but for the model itself."""
     images = [image.sha256 for image in spec.inputs.images]
     return {
-        # How a worker is isolated hangs on the device's kernel and moves no number.
-        **{name: value for name, value in sorted(facts.items()) if name != "isolation"},
+        **contract_facts(facts),
         "precision": spec.model.precision,
         "batch": spec.batch,
         "size": [spec.height, spec.width],
@@ -256,6 +267,8 @@ def _contract(spec: RunSpec, facts: Mapping[str, str]) -> dict[str, Any]:
         "telemetry_rate_hz": spec.telemetry_rate_hz,
         "regime": spec.regime,
         # None where it was not asked for, as in a document of an older version.
+        "engine_precision": spec.backend.precision or None,
+        "backend_options": dict(sorted(spec.backend.options.items())) or None,
         "extra_sources": sorted(spec.extra_sources) or None,
         "wait_cool_c": None if spec.wait_cool_mc is None else spec.wait_cool_mc / 1e3,
         "set_clocks": spec.set_clocks or None,
@@ -335,6 +348,7 @@ def _memory(launches: Sequence[LaunchReport]) -> dict[str, Any] | None:
             }
             for phase in found
         },
+        "accelerator": accelerator_memory(found),
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 
 from backbench.controller.report.words import NONE, judgement, outputs_wrong, table_of, word
+from backbench.domain.run import BackendSpec
 
 if TYPE_CHECKING:
     from backbench.controller.operations.collect import Collected
@@ -46,7 +47,7 @@ def run_table(rows: Iterable[Mapping[str, Any]], *, asked: bool) -> RenderableTy
             row["run_id"][-8:],
             created.strftime("%m-%d %H:%M"),
             row["device"],
-            row["model"],
+            _model(row),
             *cells,
             _state(row),
             NONE if row["judgement"] is None else word(row["judgement"]),
@@ -91,14 +92,14 @@ def collected_table(collected: Iterable[Collected]) -> RenderableType:
             row = _fetched(record)
             frames = str(row["frames"]["completed"])
             verdict = NONE if row["judgement"] is None else word(row["judgement"])
-            table.add_row(record.run_id[-8:], each.device, row["model"], word(row["state"]), verdict, frames)
+            table.add_row(record.run_id[-8:], each.device, _model(row), word(row["state"]), verdict, frames)
     return table
 
 
 def _fetched(record: RunRecord) -> dict[str, Any]:
     document = record.document or {}
     row = _row_of_record(record, None)
-    wanted = ("run_id", "device", "model", "size", "state", "verdict", "judgement")
+    wanted = ("run_id", "device", "model", "backend", "size", "state", "verdict", "judgement")
     return {**{name: row[name] for name in wanted}, "outcome": document["outcome"], "frames": document["frames"]}
 
 
@@ -136,7 +137,18 @@ def _row_of_device(each: DeviceRun) -> dict[str, Any]:
 
 
 def _of_spec(spec: RunSpec) -> dict[str, Any]:
-    return {"run_id": spec.run_id, "model": spec.model.name, "size": [spec.height, spec.width]}
+    return {
+        "run_id": spec.run_id,
+        "model": spec.model.name,
+        "backend": spec.backend.name,
+        "size": [spec.height, spec.width],
+    }
+
+
+def _model(row: Mapping[str, Any]) -> str:
+    """The model, and what executed it where that is not the usual one."""
+    backend = row["backend"]
+    return str(row["model"]) if backend == BackendSpec().name else f"{row['model']} ({backend})"
 
 
 def _on_device(each: DeviceRun) -> dict[str, Any]:

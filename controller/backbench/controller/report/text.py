@@ -10,6 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from backbench.controller.report.conversion import conversion_rows
+from backbench.controller.report.engine_rows import (
+    backend_words,
+    engine_rows,
+    precision_of,
+)
 from backbench.controller.report.scenario import load_rows, scenario_tables, scenario_words
 from backbench.controller.report.telemetry import spike_table, telemetry_rows
 from backbench.controller.report.words import (
@@ -46,11 +51,14 @@ def run_summary(document: Mapping[str, Any]) -> RenderableType:
 
 def comparison(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Several runs, one row each."""
-    table = table_of("model", "size", "p50 ms", "p99 ms", "memory MB", "fps", "verdict", left=1)
+    several = len({document["backend"]["name"] for document in documents}) > 1
+    headers = ("model", "backend") if several else ("model",)
+    table = table_of(*headers, "size", "p50 ms", "p99 ms", "memory MB", "fps", "verdict", left=len(headers))
     for document in documents:
         service = document["latency_ms"][_pipeline(document)]
         table.add_row(
             document["model"]["name"],
+            *((backend_words(document),) if several else ()),
             _size(document),
             percentile(service, "p50"),
             percentile(service, "p99"),
@@ -63,13 +71,16 @@ def comparison(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def ratios(compared: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Metrics of several runs with their ratio to the first one, and what forbids a verdict."""
-    names = [f"{document['model']['name']}\n{document['run_id'][-8:]}" for document in documents]
+    part = compared["compared"]
+    names = [f"{document[part]['name']}\n{document['run_id'][-8:]}" for document in documents]
     table = table_of("metric", *(column for name in names for column in (name, "ratio")), left=1)
     for row in compared["rows"]:
         pairs = zip(row["values"], row["ratios"], strict=True)
         cells = [cell for value, ratio in pairs for cell in (number(value, 2), number(ratio, 3))]
         table.add_row(f"{row['metric']} {row['unit']}", *cells)
     lines: list[RenderableType] = [table]
+    if part == "backend":
+        lines.append(Text("Backends are compared: what belongs to a backend may differ, everything else may not."))
     if compared["differences"]:
         lines.append(Text(_why_not(compared, documents), style="bold yellow"))
         for row in compared["differences"]:
@@ -88,8 +99,7 @@ def _why_not(compared: Mapping[str, Any], documents: Sequence[Mapping[str, Any]]
 
 
 def _effect_line(effect: Mapping[str, Any], name: str) -> Text:
-    model, run = name.split("\n")
-    line = Text(f"{model} {run}: ")
+    line = Text(f"{' '.join(name.split())}: ")
     if effect["ratio"] is None:
         return line.append("no latencies to compare")
     line.append(effect["verdict"] or "no verdict", style="bold")
@@ -135,7 +145,7 @@ def _title(document: Mapping[str, Any]) -> Text:
 
 def _precision(document: Mapping[str, Any]) -> str:
     """The precision in the title, where it is not the usual one."""
-    precision = document["model"]["precision"]
+    precision = precision_of(document)
     return "" if precision in ("as-model", "fp32") else f" {precision}"
 
 
@@ -178,6 +188,8 @@ def _facts(document: Mapping[str, Any]) -> Table:
     table.add_row("frames", f"{frames['completed']} of {frames['offered']}{extra}, {number(fps, 1)} fps")
     for heading, line in (*load_rows(document.get("load")), *_launch_rows(document)):
         table.add_row(heading, line)
+    for heading, line in engine_rows(document):
+        table.add_row(heading, Text(line))
     if (memory := document["memory_mb"]) is not None:
         table.add_row("memory", _memory(memory))
     if (cold := document["cold_start_ms"]) is not None:

@@ -1,14 +1,15 @@
-"""Frames and telemetry as Arrow tables, and as the columns that analysis takes."""
+"""Frames, telemetry and layers as Arrow tables, and frames as the columns that analysis takes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from backbench.domain.event import Layer
 from backbench.domain.frame import NULLABLE_COLUMNS, FrameBlock
 from backbench.domain.telemetry import TelemetryBlock
 
@@ -17,6 +18,12 @@ FRAME_SCHEMA = pa.schema([pa.field(name, pa.int64(), nullable=name in NULLABLE_C
 TELEMETRY_SCHEMA = pa.schema(
     [("time_ns", pa.int64()), ("channel", pa.string()), ("unit", pa.string()), ("value", pa.int64())]
 )
+LAYER_SCHEMA = pa.schema(
+    [
+        ("index", pa.int64()), ("name", pa.string()), ("operator", pa.string()), ("provider", pa.string()),
+        ("mean_ns", pa.int64()), ("call_count", pa.int64()),
+    ]
+)  # fmt: skip
 
 
 def frame_table(blocks: Iterable[FrameBlock]) -> pa.Table:
@@ -40,6 +47,12 @@ def telemetry_table(blocks: Iterable[TelemetryBlock]) -> pa.Table:
         for column in block.columns
     ]
     return pa.Table.from_batches(batches, TELEMETRY_SCHEMA)
+
+
+def layer_table(layers: Iterable[Layer]) -> pa.Table:
+    """One row a layer, in the order of execution."""
+    rows = [{"index": index, **asdict(layer)} for index, layer in enumerate(layers)]
+    return pa.Table.from_pylist(rows, LAYER_SCHEMA)
 
 
 def masked_columns(table: pa.Table) -> dict[str, np.ma.MaskedArray[Any, np.dtype[np.int64]]]:

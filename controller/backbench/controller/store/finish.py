@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from backbench.controller.report.document import build
+from backbench.controller.report.engine import layers_report
 from backbench.controller.report.observed import tags_of
-from backbench.controller.store.columns import frame_table, masked_columns, telemetry_table
+from backbench.controller.store.columns import frame_table, layer_table, masked_columns, telemetry_table
 from backbench.controller.store.files import write_whole
 from backbench.controller.store.records import RunRecord
 from backbench.domain.event import LaunchReport, LogLine, RunEvent, RunResult
@@ -23,7 +24,9 @@ from backbench.domain.telemetry import TelemetryBlock
 def finished_document(
     record: RunRecord, events: Iterable[RunEvent], folder: Path, noise: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write `frames.parquet` and `telemetry.parquet` and give the document. The same events give the same files.
+    """Write `frames.parquet`, `telemetry.parquet` and, where there are any, `layers.parquet`; give the document.
+
+    The same events give the same files.
 
     The frames have a column `throttled` besides those that came: 1 where the device may have held its clocks back, 0
     where a witness saw that it did not, null where nothing looked. `noise` is the device's newest `backbench.noise/1`
@@ -55,7 +58,10 @@ def finished_document(
         "frames": rows.append_column("throttled", pa.array(tags.data, pa.int64(), mask=np.ma.getmaskarray(tags))),
         "telemetry": telemetry_table(telemetry),
     }
-    files = {}
+    layers = layers_report(launches)
+    if layers is not None:
+        tables["layers"] = layer_table(layers.layers)
+    files: dict[str, str | None] = {"frames": None, "telemetry": None, "layers": None}
     for name, table in tables.items():
         path = folder / f"{name}.parquet"
         write_whole(path, lambda part, table=table: pyarrow.parquet.write_table(table, part, compression="zstd"))  # type: ignore[misc]

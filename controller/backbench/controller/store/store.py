@@ -289,6 +289,11 @@ class Store:
         """Every telemetry value of a finished run, one row a sample and channel. Raises RunNotFinished."""
         return self._table(run_id, "telemetry.parquet")
 
+    def layers(self, run_id: str) -> list[dict[str, Any]]:
+        """A row a layer of a run with a layers pass, in the order of execution. Raises RunNotFinished."""
+        rows: list[dict[str, Any]] = self._table(run_id, "layers.parquet").to_pylist()
+        return rows
+
     def frame_columns(self, run_id: str) -> Columns:
         """The frames as analysis takes them."""
         from backbench.controller.store.columns import masked_columns
