@@ -23,8 +23,14 @@ async def probe_backends() -> tuple[Backend, ...]:
     """Every backend, available or not. A probe that crashes or hangs says so in the reason."""
     from backbench.agent.backends.table import backend_names
 
-    found = await asyncio.gather(*(_probe(name) for name in backend_names()))
-    return tuple(found)
+    # With exceptions among the results, for only then a cancelled gather waits until all have ended their processes.
+    found = await asyncio.gather(*(_probe(name) for name in backend_names()), return_exceptions=True)
+    backends = []
+    for each in found:
+        if isinstance(each, BaseException):
+            raise each
+        backends.append(each)
+    return tuple(backends)
 
 
 async def probe_memory_floor() -> int | None:
@@ -50,18 +56,10 @@ async def _probe(name: str) -> Backend:
 
 async def _asked(question: str) -> tuple[int, bytes] | None:
     """The exit status and the answer of a probe; None where it took too long. It is gone when this ends."""
-    starting = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            sys.executable, "-m", "backbench.agent.probe", question,
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "backbench.agent.probe", question,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
-    try:
-        process = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        # An agent that stops at once: a process that is only half begun would be nobody's.
-        await _end(await starting)
-        raise
     try:
         output, _ = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
     except asyncio.TimeoutError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,3 +150,31 @@ def test_an_engine_that_cannot_be_opened_leaves_no_memory_held(tmp_path: Path) -
     with pytest.raises(WorkerFailure):
         backend.open(_request(tmp_path, engine_path=str(tmp_path / "none")))
     assert memory.closed
+
+
+@pytest.mark.parametrize(("version", "asked"), [(VERSIONS[-1], {}), ("10.3.0", {"cuda-graph": "yes"})])
+def test_only_a_library_that_captures_no_graphs_asks_for_memory_that_does(
+    tmp_path: Path, version: str, asked: dict[str, str]
+) -> None:
+    options: list[Mapping[str, str]] = []
+    memory: Any = HostMemory()
+    module = module_of(version, memory.enqueue, memory.drain)
+    backend = TensorRt(
+        "tensorrt",
+        "tensorrt",
+        lambda _: _ORIN,
+        lambda given: [options.append(given), memory][1],
+        lambda _: Library(module, "TensorRT", version == VERSIONS[-1]),
+    )
+    backend.build(_request(tmp_path), tmp_path / "engine", lambda *_: None)
+    with backend.open(_request(tmp_path, engine_path=str(tmp_path / "engine"), options={"cuda-graph": "yes"})):
+        pass
+    assert options == [asked]
+
+
+def test_without_a_library_for_the_gpus_memory_it_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    described = _backend().describe()
+    assert not described.available
+    assert "backbench[cuda-python]" in described.reason

@@ -24,6 +24,12 @@ _OLDEST_BF16 = (8, 0)
 """The compute capability from which GPUs compute in bfloat16."""
 
 
+def _choose_memory() -> None:
+    from backbench.agent.backends.cuda.memory import chosen_library
+
+    chosen_library({})
+
+
 class TensorRt:
     """TensorRT by either of its two modules. CUDA is looked at first: TensorRT may crash where there is none."""
 
@@ -43,6 +49,7 @@ class TensorRt:
         try:
             library = self._library(self._module_name)
             cuda = self._device(library, 0)
+            _choose_memory()
             cores = _dla_core_count(library)
         except WorkerFailure as failure:
             return BackendDescription(self.name, available=False, reason=str(failure))
@@ -98,7 +105,10 @@ class TensorRt:
             raise WorkerFailure(
                 FailureReason.ENGINE_BUILD_FAILED, f"{self.name} has no built engine of the model; run it again"
             )
-        memory = self._memory(request.options)
+        own_graphs = hasattr(library.module, "CudaGraphStrategy")  # it captures them itself
+        memory = self._memory(
+            {name: value for name, value in request.options.items() if not (own_graphs and name == "cuda-graph")}
+        )
         try:
             return TensorRtEngine(library, request, options, memory)
         except BaseException:
