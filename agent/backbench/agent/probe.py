@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import importlib
+import importlib.util
 import json
 import os
 import sys
@@ -24,13 +25,32 @@ async def probe_backends() -> tuple[Backend, ...]:
     from backbench.agent.backends.table import backend_names
 
     # With exceptions among the results, for only then a cancelled gather waits until all have ended their processes.
-    found = await asyncio.gather(*(_probe(name) for name in backend_names()), return_exceptions=True)
-    backends = []
-    for each in found:
-        if isinstance(each, BaseException):
-            raise each
-        backends.append(each)
-    return tuple(backends)
+    answers = await asyncio.gather(*(_probe(group) for group in _groups()), return_exceptions=True)
+    found: dict[str, Backend] = {}
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        found.update((backend.name, backend) for backend in answer)
+    return tuple(found[name] for name in backend_names())
+
+
+def _groups() -> list[tuple[str, ...]]:
+    """Backends that are asked in one process: those of one library, and with the first of them those that have none.
+
+    A process takes a board half a second; a library that is installed may take its process down, and others with it.
+    """
+    from backbench.agent.backends.table import LIBRARIES, backend_names
+
+    groups: dict[str, tuple[str, ...]] = {}
+    absent: tuple[str, ...] = ()
+    for name in backend_names():
+        library = LIBRARIES.get(name, name)
+        if name in LIBRARIES and importlib.util.find_spec(library) is None:
+            absent += (name,)
+        else:
+            groups[library] = (*groups.get(library, ()), name)
+    first, *others = [*groups.values()] or [()]
+    return [(*first, *absent), *others]
 
 
 async def probe_memory_floor() -> int | None:
@@ -42,22 +62,26 @@ async def probe_memory_floor() -> int | None:
         return None
 
 
-async def _probe(name: str) -> Backend:
-    answer = await _asked(name)
-    if answer is None:
-        return Backend(name, available=False, reason=f"probing it took over {_TIMEOUT_S:.0f} s; see the agent's log")
-    status, output = answer
-    if status != 0:
-        return Backend(name, available=False, reason=f"probing it ended with status {status}")
-    fields: dict[str, Any] = json.loads(output)
-    fields.update({name: tuple(fields[name]) for name in ("providers", "precisions", "options", "engine_precisions")})
+async def _probe(names: tuple[str, ...]) -> list[Backend]:
+    answer = await _asked(*names)
+    if answer is not None and answer[0] == 0:
+        return [_described(fields) for fields in json.loads(answer[1])]
+    if len(names) > 1:  # one of them takes the others with it
+        return [backend for name in names for backend in await _probe((name,))]
+    reason = f"took over {_TIMEOUT_S:.0f} s" if answer is None else f"ended with status {answer[0]}"
+    return [Backend(name, available=False, reason=f"probing it {reason}; see the agent's log") for name in names]
+
+
+def _described(fields: dict[str, Any]) -> Backend:
+    for name in ("providers", "precisions", "options", "engine_precisions"):
+        fields[name] = tuple(fields[name])
     return Backend(**fields)
 
 
-async def _asked(question: str) -> tuple[int, bytes] | None:
+async def _asked(*question: str) -> tuple[int, bytes] | None:
     """The exit status and the answer of a probe; None where it took too long. It is gone when this ends."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "backbench.agent.probe", question,
+        sys.executable, "-m", "backbench.agent.probe", *question,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -78,7 +102,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def main() -> None:
-    """Print one backend's description as JSON, or the memory floor in bytes."""
+    """Print the descriptions of the named backends as a JSON list, or the memory floor in bytes."""
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not mix with the answer
     with stream:
@@ -87,7 +111,8 @@ def main() -> None:
             return
         from backbench.agent.backends.table import backend_named
 
-        stream.write(json.dumps(dataclasses.asdict(backend_named(sys.argv[1]).describe())))
+        described = [dataclasses.asdict(backend_named(name).describe()) for name in sys.argv[1:]]
+        stream.write(json.dumps(described))
 
 
 def _memory_floor() -> int:

@@ -159,11 +159,16 @@ def test_only_a_library_that_captures_no_graphs_asks_for_memory_that_does(
     options: list[Mapping[str, str]] = []
     memory: Any = HostMemory()
     module = module_of(version, memory.enqueue, memory.drain)
+
+    def opened(given: Mapping[str, str]) -> Any:
+        options.append(given)
+        return memory
+
     backend = TensorRt(
         "tensorrt",
         "tensorrt",
         lambda _: _ORIN,
-        lambda given: [options.append(given), memory][1],
+        opened,
         lambda _: Library(module, "TensorRT", version == VERSIONS[-1]),
     )
     backend.build(_request(tmp_path), tmp_path / "engine", lambda *_: None)
