@@ -38,3 +38,12 @@ def test_no_table_carries_one_and_its_own_colours_stay(
     assert "\x1b]0" not in out
     assert "\x1b[2J" not in out
     assert "\x1b[31mover" in out
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("remedy")
+    table.add_row("pip install 'backbench[jtop]' :warning:")
+    print_answer("pip install 'backbench[agent-gpu]'", table)
+    out = capsys.readouterr().out
+    assert "'backbench[agent-gpu]'" in out
+    assert "'backbench[jtop]' :warning:" in out

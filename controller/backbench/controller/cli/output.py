@@ -53,6 +53,8 @@ def print_answer(*renderables: Any) -> None:
         color_system="auto" if terminal else None,
         width=shutil.get_terminal_size((120, 40)).columns,
         highlight=False,
+        markup=False,  # "[agent-gpu]" is the name of an extra
+        emoji=False,
     )
     for renderable in renderables:
         console.print(Harmless(renderable))

@@ -77,7 +77,7 @@ def _redraw(blocks: Iterator[TelemetryBlock], latest: Latest) -> None:
     from backbench.controller.cli.output import Harmless
     from backbench.controller.report.live import live_table
 
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
+    with Live(console=Console(highlight=False, markup=False, emoji=False), auto_refresh=False) as live:
         for block in blocks:
             latest.take(block)
             live.update(Harmless(live_table(latest)), refresh=True)

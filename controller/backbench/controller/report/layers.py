@@ -88,10 +88,6 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
         f"{name or NONE}: {row['layers']} layers, {row['ms']:.3f} ms"
         for name, row in sorted(answer["engines"].items(), key=lambda each: -each[1]["ms"])
     ]
-    first = f"{count} layers, {answer['total_ms']:.3f} ms together" + (
-        f"; the slowest {shown}" if shown < count else ""
-    )
-    lines.insert(0, first)
     inferences = "" if answer["inferences"] is None else f" of {answer['inferences']} inferences"
     lines.append(f"Means{inferences} under a profiler, which takes time itself: no latency is made of them.")
     if answer["times"] is not None:
