@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 import onnxruntime as real
 import pytest
-from backbench.agent.backends.cuda.probe import Cuda
 from onnx import TensorProto, helper
 from tests.fakes.fake_onnxruntime import CUDA, TENSORRT, Machine
 
 from backbench.agent.backends.base import Buildable, Layered, MemoryTold, OpenRequest, Verified, WorkerFailure
+from backbench.agent.backends.cuda.probe import Cuda
 from backbench.agent.backends.onnxruntime import OnnxRuntimeCpu
 from backbench.agent.backends.onnxruntime_gpu import GpuEngine, OnnxRuntimeCuda
 from backbench.agent.backends.onnxruntime_tensorrt import OnnxRuntimeTensorRt, tensorrt_version
