@@ -199,7 +199,10 @@ def _session(onnxruntime: Any, told: dict[str, Any]) -> Any:
         provider = ("TensorrtExecutionProvider", {"device_id": "0", **engines})
         if told["half"]:
             provider[1]["trt_fp16_enable"] = "1"
-    return onnxruntime.InferenceSession(told["model"], options, providers=[provider], enable_fallback=False)
+    session = onnxruntime.InferenceSession(told["model"], options, providers=[provider], enable_fallback=False)
+    if session.get_providers()[0] != provider[0]:  # it falls back without a word
+        raise RuntimeError(f"ONNX Runtime opened {session.get_providers()[0]} instead of {provider[0]}")
+    return session
 
 
 def _errors(model: str, tensor: Array, outputs: dict[str, Array]) -> dict[str, float]:

@@ -43,6 +43,10 @@ class HostMemory:
             self._clock_ns += _STEP_NS
             step()
 
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
     def alloc(self, size_bytes: int) -> int:
         buffer = ctypes.create_string_buffer(size_bytes)
         self._held[ctypes.addressof(buffer)] = buffer

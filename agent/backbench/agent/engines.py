@@ -143,12 +143,14 @@ class EngineCache:
 
     def _trim(self) -> None:
         """Remove the longest unused engines above the limit, but none that is held."""
-        entries = [path for path in self.folder.iterdir() if path.is_dir() and path != self.timings]
+        entries = [
+            path
+            for path in self.folder.iterdir()
+            if path.is_dir() and path != self.timings and not path.name.startswith(".")
+        ]
         newest = sorted(entries, key=lambda path: path.stat().st_mtime_ns, reverse=True)
         total = 0
         for entry in sorted(newest, key=lambda path: not self._held[path]):
-            if entry.name.startswith("."):
-                continue
             total += sum(file.stat().st_size for file in _files(entry))
             if total > self._limit_bytes and not self._held[entry]:
                 self._remove(entry)

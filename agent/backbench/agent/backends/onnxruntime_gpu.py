@@ -148,7 +148,6 @@ class GpuEngine(OrtEngine):
     @property
     def facts(self) -> Mapping[str, str]:
         """See `Engine.facts`."""
-        elsewhere = {name: count for name, count in self._partition.items() if name != self._provider.name}
         return {
             **super().facts,
             "backend": self._provider.backend,
@@ -157,9 +156,18 @@ class GpuEngine(OrtEngine):
             "provider_options": ", ".join(f"{name}={value}" for name, value in sorted(self._provider_options.items())),
             "partition": partition_text(self._partition) or "unknown",
             "partition_from": self._partition_from,
-            "fallback": (partition_text(elsewhere) or "none") if self._request.allow_fallback else "not allowed",
+            "fallback": self._fallback_words(),
             "layer_times": "of the calls on the host, which need not wait for the device",
         }
+
+    def _fallback_words(self) -> str:
+        """Who runs nodes besides the provider that was asked for."""
+        if not self._request.allow_fallback:
+            return "not allowed"
+        if not self._partition:
+            return "unknown"
+        others = {name: count for name, count in self._partition.items() if name != self._provider.name}
+        return partition_text(others) or "none"
 
     def bind(self, slots: Sequence[NDArray[np.float32]]) -> None:
         """See `Engine.bind`. One input on the device serves all: a bound host buffer would be copied once, here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from tests.agent.backends.cuda.driver_process import (
 )
 
 from backbench.agent.backends.base import WorkerFailure
-from backbench.agent.backends.cuda.memory import chosen_library, open_device_memory
+from backbench.agent.backends.cuda.memory import chosen_library, on_device, open_device_memory
 from backbench.domain.run import FailureReason
 
 Run = Callable[..., Any]
@@ -164,3 +165,21 @@ def test_a_choice_that_cannot_be_had_is_refused_with_the_remedy(
         chosen_library(options)
     assert refused.value.reason is FailureReason.BACKEND_UNAVAILABLE
     assert str(refused.value).startswith(words)
+
+
+def _is_current_for_a_block() -> None:
+    current, before = ctypes.c_void_p(), fake().fakecuda_live()
+    with on_device(0):
+        fake().cuCtxGetCurrent(ctypes.byref(current))
+        assert current.value
+        assert fake().fakecuda_live() > before
+    fake().cuCtxGetCurrent(ctypes.byref(current))
+    assert not current.value
+    assert fake().fakecuda_live() == before
+    with pytest.raises(WorkerFailure) as refused, on_device(7):
+        pass
+    assert "opening GPU 7 failed" in str(refused.value)
+
+
+def test_a_gpu_is_current_for_as_long_as_a_block_lasts(over_driver: Run) -> None:
+    over_driver(_is_current_for_a_block)

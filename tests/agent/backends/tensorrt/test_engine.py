@@ -150,7 +150,7 @@ def test_a_cuda_graph_is_asked_for_and_recorded(tmp_path: Path, version: str) ->
         by_itself = version == _RTX
         engine.infer(0)
         assert bench.double.faults.calls["execute_async_v3"] == (3 if by_itself else 2)
-        assert engine.facts["cuda_graph"].startswith("by TensorRT" if by_itself else "compute, captured")
+        assert engine.facts["cuda_graph"].startswith("asked of TensorRT" if by_itself else "compute, captured")
 
 
 def test_no_graph_is_made_of_outputs_that_the_model_finds(tmp_path: Path) -> None:
@@ -202,6 +202,21 @@ def test_a_call_that_gives_false_fails_its_frame_in_tensorrts_words(tmp_path: Pa
             "backend_unavailable: TensorRT 10.3.0 does not run the engine: the double has no more of it"
         )
         engine.infer(1)
+
+
+def test_a_frame_that_failed_leaves_nothing_queued_that_reads_the_next_ones_input(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, faults=Faults({"execute_async_v3": 1}, "why"))
+    with bench.engine(small_models.convolution()) as engine:
+        engine.bind(_images())
+        _refused(lambda: engine.infer(0))
+        assert bench.memory.waiting == 0
+
+
+def test_a_graph_that_cannot_be_captured_says_how_to_do_without(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, faults=Faults({"execute_async_v3": 2}, "why"))
+    with bench.engine(small_models.convolution(), options={"cuda-graph": "yes"}) as engine:
+        engine.bind(_images())
+        assert _refused(lambda: engine.infer(0)).endswith("leave --cuda-graph out")
 
 
 @pytest.mark.parametrize(
@@ -256,7 +271,7 @@ def test_a_damaged_engine_is_refused_with_the_remedy(tmp_path: Path, name: str, 
 @pytest.mark.parametrize(
     ("version", "data", "asked", "policy"),
     [
-        ("8.6.1", small_models.convolution(), "", "no flags: fp32"),
+        ("8.6.1", small_models.convolution(), "", "no flags: fp32, TF32 where the GPU has it"),
         ("8.6.1", small_models.convolution(), "fp16", "flags FP16"),
         ("8.6.1", small_models.half(), "", "flags FP16"),
         ("8.6.1", small_models.quantized(), "", "flags INT8"),

@@ -185,6 +185,7 @@ def test_without_a_driver_a_built_engine_is_refused_in_the_drivers_words(library
     assert "does not take the built engine: " in str(refused.value)
     assert "CUDA driver version is insufficient" in str(refused.value)
     assert "run it again to rebuild it" in str(refused.value)
+    assert not (tmp_path / "engine" / "model.plan").exists()  # else the next run would find the same one
 
 
 def test_a_model_of_the_zoo_is_built(library: Library, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ PyCUDA is taken where it can be imported, and cuda-bindings otherwise; the fact 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from backbench.agent.backends.base import WorkerFailure
@@ -126,6 +127,23 @@ def start_driver(device: int, *, spin: bool) -> tuple[Driver, str, str]:
         raise refused(f"opening GPU {device}", " ".join(str(error).split())) from error
     waits = "spins on the stream" if spin else "blocks on the stream"
     return driver, waits if chosen else f"as the process's CUDA context already did, not: {waits}", bus_id
+
+
+@contextlib.contextmanager
+def on_device(device: int) -> Iterator[None]:
+    """Make a GPU's primary context this thread's while the block lasts. Raises WorkerFailure."""
+    try:
+        driver = Driver()
+        driver.start()
+        handle = driver.device(device)
+        context = driver.retain_context(handle)
+    except (OSError, CudaError) as error:
+        raise refused(f"opening GPU {device}", " ".join(str(error).split())) from error
+    try:
+        with driver.current(context):
+            yield
+    finally:
+        driver.release_context(handle)
 
 
 def no_memory(what: str, size_bytes: int, mem_info: Callable[[], tuple[int, int]]) -> WorkerFailure:

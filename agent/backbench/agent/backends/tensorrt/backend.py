@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from backbench.agent.backends.base import OpenRequest, WorkerFailure
@@ -22,6 +24,15 @@ _PRECISIONS = ("as-model", "fp32", "fp16", "int8")
 """What a model holds."""
 _OLDEST_BF16 = (8, 0)
 """The compute capability from which GPUs compute in bfloat16."""
+
+
+def _current(device: int) -> AbstractContextManager[None]:
+    """TensorRT builds for the GPU that is current: by itself that is the first one."""
+    if device == 0:
+        return nullcontext()
+    from backbench.agent.backends.cuda.memory import on_device
+
+    return on_device(device)
 
 
 def _choose_memory() -> None:
@@ -81,6 +92,7 @@ class TensorRt:
             "compute_capability": ".".join(map(str, cuda.compute_capability or ())),
             "cuda_driver": cuda.driver_version,
             "precision": request.precision or "as-model",
+            "tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE", "none"),
             "shape": "x".join(map(str, request.input_shape)),
             **_key_of(options, request),
         }
@@ -92,7 +104,8 @@ class TensorRt:
         options = engine_options(request.options)
         library = self._library(self._module_name)
         cuda = self._device(library, options.device)
-        built = build_plan(library, request, options, _timing_cache(request, library, cuda), progress)
+        with _current(options.device):
+            built = build_plan(library, request, options, _timing_cache(request, library, cuda), progress)
         write_plan(path, built.plan, built.facts)
         return built.counters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from backbench.agent.backends.tensorrt import layers as layer_times
 from backbench.agent.backends.tensorrt.logger import LogLines, make_logger
 from backbench.agent.backends.tensorrt.module import Library, make_runtime
 from backbench.agent.backends.tensorrt.options import EngineOptions
-from backbench.agent.backends.tensorrt.plan import read_facts, read_plan
+from backbench.agent.backends.tensorrt.plan import forget_plan, read_facts, read_plan
 from backbench.agent.backends.tensorrt.tensors import OpenOutput, Output, Tensor, inputs_and_outputs, make_output
 from backbench.domain.event import Layer
 from backbench.domain.run import FailureReason
@@ -95,14 +96,18 @@ class TensorRtEngine:
         memory, events, source = self._memory, self._events, self._sources[slot]
         if self._staged:
             source[...] = self._slots[slot]
-        memory.record(events[0])
-        memory.copy_in(self._input_address, source)
-        memory.record(events[1])
-        self._compute()
-        memory.record(events[2])
-        for output in self._outputs:
-            output.copy_out(memory)
-        memory.record(events[3])
+        try:
+            memory.record(events[0])
+            memory.copy_in(self._input_address, source)
+            memory.record(events[1])
+            self._compute()
+            memory.record(events[2])
+            for output in self._outputs:
+                output.copy_out(memory)
+            memory.record(events[3])
+        except BaseException:
+            self._drain()  # what was queued still reads the input, which the next frame writes
+            raise
         memory.synchronise()
         if self._inference_count == 0 or self._request.profiled:
             self._after(self._inference_count)
@@ -141,6 +146,7 @@ class TensorRtEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._drain()
         self._compute = self._enqueue
         self._outputs.clear()
         del self._context, self._engine, self._runtime
@@ -158,6 +164,8 @@ class TensorRtEngine:
             self._plan_bytes = len(plan)
             engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
+            if not self._lines.lacks_memory():
+                forget_plan(folder)
             remedy = "it was built for another version or GPU, or is damaged: run it again to rebuild it"
             raise self._lines.failure(
                 f"{self._label} does not take the built engine", FailureReason.BACKEND_UNAVAILABLE, remedy
@@ -214,6 +222,11 @@ class TensorRtEngine:
         if not self._context.execute_async_v3(self._memory.stream):
             raise self._refused("does not run the engine")
 
+    def _drain(self) -> None:
+        """Wait for what is queued, whatever has become of it."""
+        with contextlib.suppress(WorkerFailure):
+            self._memory.synchronise()
+
     def _refused(self, what: str) -> WorkerFailure:
         return self._lines.failure(f"{self._label} {what}", FailureReason.BACKEND_UNAVAILABLE, "run it again")
 
@@ -227,7 +240,7 @@ class TensorRtEngine:
         if not self._options.cuda_graph or self._request.profiled:
             return "no"
         if self._captures_itself:
-            return f"by {self._library.label}: whole graph"
+            return f"asked of {self._library.label}: whole graph"
         if any(isinstance(output, OpenOutput) for output in self._outputs):
             raise WorkerFailure(
                 FailureReason.SHAPE_MISMATCH,
@@ -244,4 +257,9 @@ class TensorRtEngine:
             if inference == 0:  # it carries what is done only once
                 self._times.clear()
         elif inference == 0 and self._options.cuda_graph and not self._captures_itself:
-            self._compute = self._memory.capture(self._enqueue)
+            try:
+                self._compute = self._memory.capture(self._enqueue)
+            except WorkerFailure as failure:
+                raise WorkerFailure(
+                    failure.reason, f"no CUDA graph can be made of this model ({failure}); leave --cuda-graph out"
+                ) from failure

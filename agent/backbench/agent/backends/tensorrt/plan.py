@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 from collections.abc import Mapping
@@ -42,6 +43,12 @@ def read_plan(folder: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
         raise _unreadable(error) from error
+
+
+def forget_plan(folder: Path) -> None:
+    """Remove a plan that is of no use here, so that the next run builds it again."""
+    with contextlib.suppress(OSError):
+        (folder / _PLAN).unlink()
 
 
 def _unreadable(error: Exception) -> WorkerFailure:

@@ -75,7 +75,7 @@ def policy_words(policy: Policy, flags: tuple[str, ...]) -> str:
     """The policy as a fact, for people."""
     if policy.strongly_typed:
         return "strongly typed: the model's own types"
-    return f"flags {' '.join(flags)}" if flags else "no flags: fp32"
+    return f"flags {' '.join(flags)}" if flags else "no flags: fp32, TF32 where the GPU has it"
 
 
 def _is_quantized(library: Library, network: Any) -> bool:
