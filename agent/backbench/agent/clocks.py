@@ -103,7 +103,7 @@ class Clocks:
 
     def _put_back(self, path: str, text: str) -> bool:
         try:
-            self._set(path, text)
+            self._write(path, text)  # whatever it shows: a heat cap may show a limit that is not the one that was set
         except FileNotFoundError:
             log.warning("/%s went away, so it is not put back to %s", path, text)
         except OSError as error:
@@ -136,7 +136,7 @@ class Clocks:
 
     def _change(self, path: str, name: str, after: str) -> list[Change]:
         before = self._text(path)
-        return [Change(path, name, before, after)] if before and after else []
+        return [Change(path, name, before, after)] if before and after and before != after else []
 
     def _keep(self, changes: Sequence[Change]) -> None:
         """Put onto the disk what is to be put back, last change first, before the first of them is made."""
@@ -170,8 +170,10 @@ class Clocks:
 
     def _set(self, path: str, text: str) -> None:
         """Make a file say `text`; one that says so already is not touched. Raises OSError."""
-        if self._text(path) == text:
-            return
+        if self._text(path) != text:
+            self._write(path, text)
+
+    def _write(self, path: str, text: str) -> None:
         descriptor = os.open(self._root / path, os.O_WRONLY | os.O_TRUNC)
         try:
             os.write(descriptor, text.encode())

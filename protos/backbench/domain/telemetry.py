@@ -12,6 +12,7 @@ UNITS = (
 WORKER_MEMORY = "proc.anonymous"
 """Anonymous resident memory of the workers, in which a leak shows."""
 _JUNCTION = "temp.tj"
+_ELSEWHERE = ("temp.nvme", "temp.drivetemp", "temp.iwlwifi", "temp.ath1", "temp.mt7", "temp.rp1_adc", "temp.battery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ def hottest(values: Mapping[str, int | None]) -> int | None:
     """The temperature that throttling goes by, in mC: of the junction where it is read, else the highest; or None."""
     if (junction := values.get(_JUNCTION)) is not None:
         return junction
-    return max(
-        (value for name, value in values.items() if name.startswith("temp.") and value is not None), default=None
-    )
+    return max((value for name, value in values.items() if is_of_chip(name) and value is not None), default=None)
+
+
+def is_of_chip(name: str) -> bool:
+    """Whether a channel is a temperature that the processors' clocks may hang on: not that of a disk or a radio."""
+    return name.startswith("temp.") and not name.startswith(_ELSEWHERE)

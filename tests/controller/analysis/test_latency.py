@@ -160,6 +160,8 @@ def document(**changes: Any) -> dict[str, Any]:
         "throughput_fps": 95.0,
         "memory_mb": None,
         "cold_start_ms": None,
+        "model": {"name": "resnet50", "size": [224, 224]},
+        "backend": {"name": "onnxruntime"},
         "device": {"simulated": False},
         "contract": {"hash": "1", "threads": "1", "size": [224, 224]},
         "fingerprint": {"hash": "2", "kernel": "6"},

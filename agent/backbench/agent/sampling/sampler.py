@@ -38,10 +38,14 @@ class _Reading:
         self._times: list[int] = []
         self._costs: list[int] = []
         self._samples: list[Mapping[str, Value]] = []
+        self.mistake = ""
 
     def read(self, clock: Clock) -> None:
         before = clock()
-        values = self.source.read()
+        try:
+            values = self.source.read()
+        except Exception as error:  # noqa: BLE001 - a mistake in one source is not to cost the others
+            values, self.mistake = {}, self.mistake or f"{type(error).__name__}: {error}"
         after = clock()
         self._times.append((before + after) // 2)
         self._costs.append(after - before)
@@ -109,7 +113,11 @@ class Sampler:
         for reading in self._readings.values():
             now = self._clock()
             if reading.due_ns <= now:
+                sound = not reading.mistake
                 reading.read(self._clock)
+                if sound and reading.mistake:
+                    name = reading.source.name
+                    self.complaints.append(f"sensor {name} cannot be read, a bug in Backbench: {reading.mistake}")
                 period_ns = self._period_ns(reading.source)
                 reading.due_ns += (1 + (now - reading.due_ns) // period_ns) * period_ns
 

@@ -6,6 +6,7 @@ ever. So it is never imported here: the bridge prints a line a sample, and this 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from backbench.agent.sensors.base import Coverage, Unread, Value
+from backbench.agent.sensors.reading import bounded
 from backbench.agent.sensors.tree import Tree
 from backbench.domain.device import SensorChannel
 
@@ -94,8 +96,10 @@ class Jtop:
 
     def _without_bridge(self, now_s: float) -> Mapping[str, Value]:
         if self._units and now_s >= self._again_s:
-            self._bridge = _Bridge(self._arguments)
-            self._newest_s = now_s
+            self._newest_s = self._again_s = now_s
+            with contextlib.suppress(OSError):  # no room for a process just now
+                self._bridge = _Bridge(self._arguments)
+            self._again_s += self._wait_s
         return self._all("ECONNRESET")
 
     def _first_message(self) -> dict[str, Any]:
@@ -139,19 +143,23 @@ class _Bridge:
         *lines, self._partial = self._partial.split(b"\n")
         if not lines:
             return None
-        message: dict[str, Any] = json.loads(lines[-1])
+        try:
+            message: dict[str, Any] = json.loads(lines[-1])
+        except ValueError:
+            return {"error": "the jtop client printed what is no sample"}
         return message
 
     def end(self) -> None:
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait(_ENDING_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDING_S)
         if self._process.stdout is not None:
             self._process.stdout.close()
 
 
 def _value(value: Any) -> Value:
-    return value if isinstance(value, int) else Unread("ENODATA")
+    return bounded(value) if isinstance(value, int) else Unread("ENODATA")
 
 
 def _channel(name: str, unit: str) -> SensorChannel:

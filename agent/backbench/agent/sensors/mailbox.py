@@ -34,7 +34,7 @@ def throttle_word_by_mailbox(tree: Tree) -> int:
 
 def arm_clock_by_mailbox(tree: Tree) -> int:
     """The processors' clock in Hz as it is delivered. Raises OSError."""
-    return _property(tree, DEVICE, GET_CLOCK_MEASURED, struct.pack("<2I", ARM_CLOCK, 0))[1]
+    return _running(_property(tree, DEVICE, GET_CLOCK_MEASURED, struct.pack("<2I", ARM_CLOCK, 0))[1])
 
 
 def command_by_mailbox(tree: Tree, text: str) -> str:
@@ -77,12 +77,19 @@ def throttle_word_by_kernel(tree: Tree) -> int:
 
 def clock_hz(answer: str) -> int:
     """Hz out of "frequency(48)=600117184"; the number in brackets differs from board to board. Raises OSError."""
-    return int(_matched(r"frequency\(\d+\)=(\d{1,12})", answer)[1])
+    return _running(int(_matched(r"frequency\(\d+\)=(\d{1,12})", answer)[1]))
 
 
 def temperature_mc(answer: str) -> int:
     """Thousandths of a degree out of "temp=61.4'C". Raises OSError."""
     return round(float(_matched(r"temp=(-?\d{1,3}(?:\.\d+)?)'C", answer)[1]) * 1000)
+
+
+def _running(clock: int) -> int:
+    """A clock of 0 was not measured."""
+    if clock == 0:
+        raise OSError(errno.EAGAIN, "no clock was measured")
+    return clock
 
 
 def _matched(pattern: str, answer: str) -> re.Match[str]:

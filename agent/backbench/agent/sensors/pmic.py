@@ -14,7 +14,7 @@ from backbench.agent.sensors.base import Coverage, Unread, Value, unread
 from backbench.agent.sensors.tree import Tree
 from backbench.domain.device import SensorChannel
 
-_LINE = re.compile(r"\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=(\d+(?:\.\d+)?)[AV]\s*")
+_LINE = re.compile(r"\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=(\d{1,6}(?:\.\d{1,12})?)[AV]\s*")
 _COMMAND = "pmic_read_adc"
 _INPUT = "EXT5V"
 _FACTOR, _OFFSET_MW = 1.1451, 587.9

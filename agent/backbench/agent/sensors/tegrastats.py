@@ -20,11 +20,11 @@ _ARGUMENTS = ("tegrastats", "--interval", "1000")
 _FIRST_LINE_S = 3.0
 _POLL_S = 0.02
 _SECOND_NS = 10**9
-_MEMORY = re.compile(r"\bRAM (\d+)/(\d+)MB")
-_EMC = re.compile(r"\bEMC_FREQ (\d+)%(?:@(\d+))?")
-_GPU = re.compile(r"\bGR3D_FREQ (?:(\d+)%)?(?:@\[?(\d+)[\d,]*\]?)?")
-_TEMPERATURE = re.compile(r"\b(\w+)@(-?\d+(?:\.\d+)?)C(?:/-?[\d.]+C)?(?=\s|$)")
-_RAIL = re.compile(r"(?:^|\s)([A-Z][A-Z0-9_]*) (\d+)(?:mW)?/\d+(?:mW)?(?:/\d+(?:mW)?)?(?=\s|$)")
+_MEMORY = re.compile(r"\bRAM (\d{1,9})/(\d{1,9})MB")
+_EMC = re.compile(r"\bEMC_FREQ (\d{1,9})%(?:@(\d{1,9}))?")
+_GPU = re.compile(r"\bGR3D_FREQ (?:(\d{1,9})%)?(?:@\[?(\d{1,9})[\d,]*\]?)?")
+_TEMPERATURE = re.compile(r"\b(\w+)@(-?\d{1,5}(?:\.\d{1,6})?)C(?:/-?[\d.]+C)?(?=\s|$)")
+_RAIL = re.compile(r"(?:^|\s)([A-Z][A-Z0-9_]*) (\d{1,9})(?:mW)?/\d+(?:mW)?(?:/\d+(?:mW)?)?(?=\s|$)")
 _NO_RAILS = ("RAM", "SWAP", "IRAM", "NC")
 _OFF_C = -256
 

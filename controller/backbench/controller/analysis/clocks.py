@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def clocks_document(telemetry: Telemetry, windows: Sequence[Window], held_by_hea
         return None
     return {
         "clocks": clocks,
-        "pinned": None if pinned is None else _always(pinned, windows),
+        "pinned": None if pinned is None else _always(pinned, windows, held_by_heat),
         "policy_changes": changes,
     }
 
@@ -67,7 +68,11 @@ def _seen(series: Series, windows: Sequence[Window]) -> Any:
     return joined if before is None else np.array([before], np.int64)
 
 
-def _always(pinned: Series, windows: Sequence[Window]) -> bool | None:
+def _always(pinned: Series, windows: Sequence[Window], held_by_heat: Intervals) -> bool | None:
+    """Whether they were, but for the times at which heat capped them; None where that was not read."""
+    free = ~overlaps(held_by_heat, pinned.times_ns, pinned.times_ns)
+    if free.any():
+        pinned = replace(pinned, times_ns=pinned.times_ns[free], values=pinned.values[free])
     values = _seen(pinned, windows)
     return bool(np.all(values != 0)) if len(values) else None
 
@@ -87,7 +92,7 @@ def _changes(telemetry: Telemetry, windows: Sequence[Window], held_by_heat: Inte
         before = series.at(start)
         first = int(values[0]) if before is None else before
         differs = values != first
-        if series.name not in _MODES:
+        if series.name != "mode.power":  # a cap by heat also makes pinned clocks look as if they were not
             differs &= ~overlaps(held_by_heat, times, times)
         if differs.any():
             place = int(np.argmax(differs))

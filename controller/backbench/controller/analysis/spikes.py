@@ -115,7 +115,8 @@ def _throttle_grades(
     names: list[list[str]] = [[] for _ in range(len(starts))]
     for witness in throttling.witnesses:
         held = overlaps(merged([witness.held]), starts, ends)
-        known |= overlaps(merged([witness.known]), starts, ends)
+        if witness.sees_heat and witness.verdict is not None:  # others staying clean excludes nothing
+            known |= overlaps(merged([witness.known]), starts, ends)
         changed |= held
         if witness.kind == "live":
             both |= held & _on_both_sides(telemetry.series[witness.name], starts, ends)

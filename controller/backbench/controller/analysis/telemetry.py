@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backbench.controller.analysis.latency import Columns, timed
 from backbench.domain.device import SensorChannel
-from backbench.domain.telemetry import TelemetryBlock
+from backbench.domain.telemetry import TelemetryBlock, is_of_chip
 
 Window = tuple[int, int]
 """Start and end in nanoseconds."""
@@ -80,7 +80,7 @@ class Telemetry:
 
     def hottest(self) -> Series | None:
         """The temperature that throttling goes by: of the junction where it is read, else the highest of each time."""
-        zones = self.named("temp.")
+        zones = [zone for zone in self.named("temp.") if is_of_chip(zone.name)]
         junction = self.series.get("temp.tj")
         if junction is not None or not zones:
             return junction

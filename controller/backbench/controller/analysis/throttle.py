@@ -25,6 +25,8 @@ _HEAT = ("thermal", "softlimit", "frequency", "package", "clock")
 """Reasons that a device too hot would show."""
 _DELIVERED_SHARE = 0.9
 """A delivered clock below this share of the requested one was held back."""
+_COVERAGE = 0.5
+"""The share of a window that a witness has to speak of before its silence is a no; a gap in it is told by itself."""
 _NONE = np.zeros((0, 2), np.int64)
 
 
@@ -210,7 +212,14 @@ def _verdict(held: Intervals, known: Intervals, windows: Sequence[Window]) -> bo
     starts, ends = _windows(windows).T
     if overlaps(merged([held]), starts, ends).any():
         return True
-    return False if overlaps(merged([known]), starts, ends).any() else None
+    known = merged([known])
+    return False if len(starts) and all(_covered(known, *each) for each in zip(starts, ends, strict=True)) else None
+
+
+def _covered(known: Intervals, start_ns: int, end_ns: int) -> bool:
+    """Whether most of a window is spoken of: a witness that looked once says nothing of the rest."""
+    seen = np.minimum(known[:, 1], end_ns) - np.maximum(known[:, 0], start_ns)
+    return bool(seen[seen > 0].sum() >= _COVERAGE * (end_ns - start_ns))
 
 
 def _onset(witnesses: Sequence[Witness], windows: Sequence[Window]) -> tuple[int, int, int] | None:

@@ -27,6 +27,8 @@ _SECTIONS = (
 )
 _READ = "agent.read."
 _EVENTS = "throttle.events."
+_HEAT = ("thermal", "softlimit", "frequency")
+"""Live states that a device too hot would show."""
 _SILENT = ("throttle.latched.", "throttle.advisory.", "throttle.raw.", _EVENTS)
 
 
@@ -57,7 +59,9 @@ class Latest:
             for name, value in self.values.items()
             if name.startswith("throttle.") and not name.startswith(_SILENT) and value is not None
         }
-        return [name.removeprefix("throttle.") for name, value in sorted(states.items()) if value] if states else None
+        on = [name.removeprefix("throttle.") for name, value in sorted(states.items()) if value]
+        # A supply that is fine says nothing of the heat.
+        return on if on or any(name.split(".")[1] in _HEAT for name in states) else None
 
     def events(self) -> dict[str, int]:
         """Counters that grew."""

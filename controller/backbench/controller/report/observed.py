@@ -121,7 +121,7 @@ def _thermal(
         "hottest_c": None if hottest is None or span is None else _hottest(telemetry, span),
         **throttling_document(throttling, windows),
         "throttled_frames": int(known.sum()) if len(known) else None,
-        "throttled_share": float(known.sum() / len(tags)) if len(known) else None,
+        "throttled_share": float(known.sum() / len(known)) if len(known) else None,
     }
 
 
