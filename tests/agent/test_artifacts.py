@@ -246,6 +246,22 @@ def test_both_of_two_uploads_may_come_to_their_end_at_the_same_moment(store: Art
     assert store.path(SHA256).read_bytes() == DATA
 
 
+def test_an_upload_that_becomes_whole_between_two_looks_is_whole(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = store._uploads
+
+    class Moving:
+        def __truediv__(self, name: str) -> Path:
+            (uploads / name).replace(store._artifacts / name)
+            return uploads / name
+
+    with store.begin(SHA256, len(DATA), ArtifactKind.MODEL, "") as upload:
+        upload.write(0, DATA)
+    monkeypatch.setattr(store, "_uploads", Moving())
+    assert store.committed(SHA256) == (len(DATA), True)
+
+
 def test_bytes_beyond_the_announced_size_become_no_part_of_an_artifact(
     store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,10 +95,11 @@ class ArtifactStore:
     def committed(self, sha256: str) -> tuple[int, bool]:
         """Bytes stored of an upload, and whether the artifact is complete."""
         _checked(sha256)
-        with contextlib.suppress(FileNotFoundError):
-            return (self._artifacts / sha256).stat().st_size, True
-        with contextlib.suppress(FileNotFoundError):
-            return (self._uploads / sha256).stat().st_size, False
+        whole = self._artifacts / sha256
+        # The third look is for an upload that becomes whole between the first two.
+        for path, complete in ((whole, True), (self._uploads / sha256, False), (whole, True)):
+            with contextlib.suppress(FileNotFoundError):
+                return path.stat().st_size, complete
         return 0, False
 
     def begin(self, sha256: str, size_bytes: int, kind: ArtifactKind, name: str) -> Upload:
@@ -297,6 +298,8 @@ class Upload:
             )
         self.catch_up()
         if self._digest.hexdigest() != self.sha256:
+            if self._store.holds(self.sha256):  # another upload of the same bytes was a moment faster
+                return
             self._path.unlink(missing_ok=True)
             raise DigestMismatch(f"{self.name or self.sha256[:12]} arrived damaged and was discarded; push it again")
         with contextlib.suppress(FileNotFoundError), self._path.open("rb") as file:

@@ -90,7 +90,7 @@ def test_what_is_refused_leaves_nothing_behind(here: Store, address: str) -> Non
         before = client.list_artifacts(), client.list_runs()
         for change, error in (
             ({"device": "nowhere"}, DeviceNotFound),
-            ({"backend": "tflite"}, UnknownBackend),
+            ({"backends": ("tflite",)}, UnknownBackend),
             ({"frames": 10**9}, Exception),
         ):
             plan = plan_profile(replace(QUICK, models=("resnet50",), **change))
