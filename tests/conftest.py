@@ -36,14 +36,3 @@ def no_sockets_but_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forbids connections that leave this machine. Seen are those of Python's sockets, not those of gRPC's own."""
     monkeypatch.setattr(socket.socket, "connect", _guarded(socket.socket.connect))
     monkeypatch.setattr(socket.socket, "connect_ex", _guarded(socket.socket.connect_ex))
-
-
-_LONG = tuple(
-    f"tests/{folder}/" for folder in ("e2e", "faults", "controller/export", "controller/cli", "controller/operations")
-)
-"""Folders of few and long tests."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that take long come first: where files run side by side, one that begins last keeps the others waiting."""
-    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
