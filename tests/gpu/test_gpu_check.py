@@ -31,6 +31,7 @@ def module(script: Script, monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("gpu_check")
 
 
+@pytest.mark.slow  # a busy machine makes frames that depend on each other, and too few independent ones have no p50
 def test_its_machinery_holds_a_run_on_the_cpu_against_a_bare_loop(script: Script, tmp_path: Path) -> None:
     to = tmp_path / "out" / "check.json"
     small = ("--model", "mobilenetv3_large_100", "--size", "32", "--frames", "60", "--rounds", "1")
