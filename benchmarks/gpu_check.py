@@ -257,14 +257,13 @@ class Check:
 def checks_of(row: Mapping[str, Any]) -> dict[str, bool]:
     """What must hold; how close the latency is to the bare loop's is told and not judged."""
     spans, outputs, layers = row["spans"], row["outputs"], row["layers"]
-    whole = sum(spans["mean_ms"].values()) + spans["host_gap_ms"]
     tolerance = max((check["tolerance"] for check in outputs["checks"]), default=0.0) if outputs else 0.0
     errors = row["bare"]["relative_error_to_cpu"].values()
     return {
         "outputs are the reference's": outputs is not None and outputs["passed"],
         "outputs are those of ONNX Runtime on the CPU": all(error <= tolerance for error in errors),
-        "parts and host gap make up the service time": math.isclose(whole, spans["service_ms"], rel_tol=1e-9),
-        "no part is longer than its frame": spans["smallest_gap_ns"] >= -_ROUNDING_NS,
+        # The gap is what the parts leave of the service time: that is wrong only where they leave less than nothing.
+        "parts and host gap make up the service time": spans["smallest_gap_ns"] >= -_ROUNDING_NS,
         "layers have times": layers is not None and layers["total_ms"] > 0,
     }
 

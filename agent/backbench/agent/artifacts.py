@@ -280,7 +280,9 @@ class Upload:
                 file.write(data)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"the device's disk is full after {offset} bytes; delete artifacts or runs") from error
+                raise DiskFull(
+                    f"the device's disk is full after {offset} bytes; free some room, or collect its runs"
+                ) from error
             raise
         self._digest.update(data)
         self._hashed_bytes += len(data)

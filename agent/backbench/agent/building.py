@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from backbench.agent.backends.table import backend_named
 from backbench.agent.endings import failure_of, not_started, oom_kill_count
 from backbench.agent.engines import EngineCache, Entry, entry_of
 from backbench.agent.pipes import Tail, last_words, send_line
-from backbench.agent.supervisor import TICK_S, Stopped, Watchdog
+from backbench.agent.supervisor import Watchdog, stay
 from backbench.domain.event import LaunchReport, Phase
 from backbench.domain.run import FailureReason, LaunchPurpose, RunFailure
 
@@ -66,17 +65,10 @@ class EngineBuild:
         child = await processes.start("backbench.agent.build", folders=folders)
         sending = send_line(child.process, json.dumps(self._told(part)))
         talk = asyncio.gather(sending, self._read_events(child.process), self._stderr.read(child.process.stderr))
-        exited = asyncio.ensure_future(child.process.wait())
         try:
-            while not exited.done() and not child.ended:
-                await asyncio.wait({exited}, timeout=TICK_S)
-                if watchdog.stop.is_set():
-                    raise Stopped
-                if time.perf_counter_ns() > watchdog.deadline_ns:
-                    message = "building the engine took longer than --timeout allows; raise it, or take a smaller model"
-                    return RunFailure(FailureReason.RUN_TIMED_OUT, message)
+            if (late := await stay(child, watchdog, "building the engine")) is not None:
+                return late
         finally:
-            exited.cancel()
             await processes.end(child)
             await last_words(talk)
         return self._ending(child.process.returncode or 0, oom_kill_count() > kills)

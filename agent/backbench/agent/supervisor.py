@@ -316,6 +316,24 @@ async def _open_gate(workers: Sequence[Worker]) -> None:
         await worker.release()
 
 
+async def stay(child: Child, watchdog: Watchdog, overdue: str) -> RunFailure | None:
+    """Stay with a process that makes something ready to its end; `overdue` says what took too long.
+
+    Raises Stopped. Where this is left otherwise than by None, the process goes on: end it.
+    """
+    exited = asyncio.ensure_future(child.process.wait())
+    try:
+        while not exited.done() and not child.ended:
+            await asyncio.wait({exited}, timeout=TICK_S)
+            if watchdog.stop.is_set():
+                raise Stopped
+            if time.perf_counter_ns() > watchdog.deadline_ns:
+                return RunFailure(FailureReason.RUN_TIMED_OUT, f"{overdue} took longer than --timeout allows; raise it")
+    finally:
+        exited.cancel()
+    return None
+
+
 async def prepare_model(
     arguments: list[str],
     watchdog: Watchdog,
@@ -335,18 +353,10 @@ async def prepare_model(
     said, stderr = Tail(longest=65536), Tail()
     sending = send_line(child.process, told)
     talk = asyncio.gather(sending, said.read(child.process.stdout), stderr.read(child.process.stderr))
-    exited = asyncio.ensure_future(child.process.wait())
     try:
-        while not exited.done() and not child.ended:
-            await asyncio.wait({exited}, timeout=TICK_S)
-            if watchdog.stop.is_set():
-                raise Stopped
-            if time.perf_counter_ns() > watchdog.deadline_ns:
-                return RunFailure(
-                    FailureReason.RUN_TIMED_OUT, "making the model ready took longer than --timeout allows"
-                )
+        if (late := await stay(child, watchdog, "making the model ready")) is not None:
+            return late
     finally:
-        exited.cancel()
         await processes.end(child)
         await last_words(talk)
     if child.process.returncode == 0:

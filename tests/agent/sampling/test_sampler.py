@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
-from backbench.agent.sampling.sampler import CPU_CHANNEL, Sampler
+import pytest
+
+from backbench.agent.sampling.sampler import CPU_CHANNEL, Sampler, cpu_time_ns
 from backbench.agent.sensors.base import Coverage, Unread, Value
 from backbench.domain.device import SensorChannel
 from backbench.domain.telemetry import TelemetryBlock
@@ -171,3 +177,33 @@ def test_below_it_nothing_changes_and_another_ceiling_forgets_what_was() -> None
     before = source.reads
     time.run(sampler, SECOND - 100 * MS)
     assert source.reads - before == 9
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the kernel shows no tasks")
+def test_a_command_that_goes_on_counts_as_the_samplers_own_time() -> None:
+    code = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\nsys.stdin.read()"
+    before_ns = cpu_time_ns() - time.process_time_ns()
+    helper = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert helper.stdout is not None
+    helper.stdout.readline()
+    grown_ns = cpu_time_ns() - time.process_time_ns() - before_ns
+    helper.communicate()
+    assert grown_ns > 0.2 * SECOND
+
+
+def test_a_mistake_in_one_source_is_said_once_and_costs_its_values_alone() -> None:
+    time_ = Time()
+    sampler = time_.sampler()
+
+    class Broken(Counting):
+        def read(self) -> Mapping[str, Value]:
+            raise KeyError("temp")
+
+    sampler.add(Broken(time_, "broken"))
+    sampler.add(Counting(time_, "sound"))
+    sampler.run_at(10.0)
+    time_.run(sampler, SECOND)
+    blocks = {block.columns[-1].channel: block for block in sampler.take()}
+    assert set(blocks["agent.read.broken"].columns[0].values) == {None}
+    assert None not in blocks["agent.read.sound"].columns[0].values
+    assert sampler.complaints == ["sensor broken cannot be read, a bug in Backbench: KeyError: 'temp'"]

@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.trees import Content, Files
 
 from backbench.agent.sensors.base import Unread, Value
-from backbench.agent.sensors.hwmon import HardwareMonitors
+from backbench.agent.sensors.hwmon import Drives, HardwareMonitors
 from backbench.domain.device import SensorChannel
 
 _Content = str | Content
@@ -193,10 +193,14 @@ def test_a_chip_that_repeats_a_thermal_zone_adds_no_temperature() -> None:
     assert values(chip(0, "cpu_thermal\n", temp1_input="1\n")) == {"temp.cpu_thermal": 1}
 
 
-def test_temperatures_have_their_labels() -> None:
+def test_disks_are_a_slow_source_of_their_own_and_temperatures_have_their_labels() -> None:
     files = chip(0, "nvme\n", temp1_label="Composite\n", temp1_input="40850\n", temp2_input="41000\n")
     files |= chip(1, "nvme\n", temp1_label="Composite\n", temp1_input="30850\n")
-    assert values(files) == {"temp.nvme.composite": 40850, "temp.nvme.2": 41000, "temp.nvme.composite_2": 30850}
+    assert values(files) == {}
+    source = Drives(Files(files))
+    assert source.rate_hz < 1  # a reading is a command to the disk
+    assert len(source.probe().channels) == 3
+    assert source.read() == {"temp.nvme.composite": 40850, "temp.nvme.2": 41000, "temp.nvme.composite_2": 30850}
 
 
 def test_cores_are_not_interrupted_for_their_temperatures() -> None:

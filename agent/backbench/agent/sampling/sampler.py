@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from backbench.agent.sensors.base import Source, Unread, Value
 from backbench.domain.device import SensorChannel
@@ -18,14 +20,34 @@ LOWEST_RATE_HZ = 0.5
 _WINDOW_NS = 5 * 10**9
 _SHORTEST_NS = 5 * 10**8
 _SECOND_NS = 10**9
+_PROC = Path("/proc")
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 Clock = Callable[[], int]
 
 
 def cpu_time_ns() -> int:
-    """Processor time of this process and of the commands that it ran."""
+    """Processor time of this process, of the commands that it ran, and of those that go on."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time_ns() + round((children.ru_utime + children.ru_stime) * _SECOND_NS)
+    ended_ns = round((children.ru_utime + children.ru_stime) * _SECOND_NS)
+    return time.process_time_ns() + ended_ns + sum(map(_cpu_time_ns, _running()))
+
+
+def _running() -> list[str]:
+    """The ids of this process's children; none where the kernel does not list them."""
+    try:
+        own = str(os.getpid())
+        return (_PROC / own / "task" / own / "children").read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def _cpu_time_ns(pid: str) -> int:
+    try:
+        fields = (_PROC / pid / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * _SECOND_NS // _TICKS
+    except (OSError, ValueError, IndexError):  # it has just ended
+        return 0
 
 
 class _Reading:

@@ -17,22 +17,17 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from backbench.agent.sensors.base import Unread
-from backbench.agent.sensors.firmware import answer_mailbox
-from backbench.agent.sensors.tree import Stream
 from backbench.agent.sensors.trees import (
     ERRORS_FILE,
-    LiveTree,
-    RecordedLines,
+    RecordedTree,
     RootTree,
-    command_path,
     error_of,
     expand,
-    is_of_a_process,
 )
 from backbench.domain.errors import InvalidArgument
 
@@ -111,43 +106,21 @@ def unpack(bundle: Bundle, folder: Path) -> RootTree:
     return RootTree(folder)
 
 
-class BundleTree:
-    """A recorded board in memory. Processes are this machine's, as it is here that they run."""
-
-    simulated = True
+class BundleTree(RecordedTree):
+    """A recorded board in memory."""
 
     def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
         self._state = State(bundle.files)
-        self._processes = LiveTree()
 
-    def read(self, path: str) -> bytes:
-        """What was recorded, errors included."""
-        if is_of_a_process(path):
-            return self._processes.read(path)
+    def recorded(self, path: str) -> bytes:
+        """See `RecordedTree.recorded`."""
         return self._now().read(path)
 
-    def glob(self, pattern: str) -> list[str]:
-        """Files and folders that were recorded."""
-        if is_of_a_process(pattern):
-            return self._processes.glob(pattern)
+    def matching(self, pattern: str) -> list[str]:
+        """See `RecordedTree.matching`."""
         state = self._now()
         return expand(pattern, state.names, state.exists)
-
-    def run(self, argv: Sequence[str], timeout_s: float = 1.0) -> bytes:  # noqa: ARG002
-        """What the command printed when it was recorded."""
-        return self.read(command_path(argv))
-
-    def stream(self, argv: Sequence[str]) -> Stream:
-        """The last line that was recorded, again and again."""
-        return RecordedLines(self.read, argv)
-
-    def ioctl(self, path: str, request: int, buffer: bytearray) -> None:
-        """A Raspberry Pi's mailbox, as far as its commands were recorded."""
-        answer_mailbox(self, path, request, buffer)
-
-    def close(self) -> None:
-        """Close what is read of this machine."""
-        self._processes.close()
 
     def _now(self) -> State:
         return self._state

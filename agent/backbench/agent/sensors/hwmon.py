@@ -22,6 +22,7 @@ _EVENT_WINDOW_NS = 2_000_000_000
 _UNDERVOLTAGE_WINDOW_NS = 2_000_000_000
 """Both come to the kernel in steps of some 2 s."""
 _PWM_MAX = 255
+_DRIVES = ("nvme", "drivetemp")
 _LEGACY_PWM = "sys/devices/pwm-fan/cur_pwm"
 _TEMPERATURE = re.compile(r".*/temp(\d+)_input")
 
@@ -39,7 +40,8 @@ class HardwareMonitors:
 
     def probe(self) -> Coverage:
         """All chips by their names."""
-        tree, chips = self._tree, _chips(self._tree)
+        tree = self._tree
+        chips = [chip for chip in _chips(tree) if chip[0] not in _DRIVES]
         self._rails = Rails(tree, chips)
         self._readings = {}
         for make in (_alarms, _supply, _events, _fans, _temperatures):
@@ -55,6 +57,32 @@ class HardwareMonitors:
         values = self._rails.read() if self._rails is not None else {}
         values.update((name, reading.ask()) for name, reading in self._readings.items())
         return values
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Drives:
+    """Temperatures of disks. Each reading is a command to the disk, so it is a source of its own and a slow one."""
+
+    name = "drives"
+    rate_hz = 0.2
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._readings: tuple[Reading, ...] = ()
+
+    def probe(self) -> Coverage:
+        """Every disk that tells its temperature."""
+        chips = [chip for chip in _chips(self._tree) if chip[0] in _DRIVES]
+        self._readings = tuple(_temperatures(self._tree, chips))
+        if not self._readings:
+            return Coverage.absent("no disk here tells the kernel its temperature")
+        return Coverage(tuple(reading.channel for reading in self._readings))
+
+    def read(self) -> Mapping[str, Value]:
+        """All of them."""
+        return {reading.channel.name: reading.ask() for reading in self._readings}
 
     def close(self) -> None:
         """Nothing is held."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from backbench.agent.sensors.activity import Activity
 from backbench.agent.sensors.base import Source
 from backbench.agent.sensors.freq import Clocks, DeliveredClocks
-from backbench.agent.sensors.hwmon import HardwareMonitors
+from backbench.agent.sensors.hwmon import Drives, HardwareMonitors
 from backbench.agent.sensors.jtop import Jtop
 from backbench.agent.sensors.nvml import Nvml
 from backbench.agent.sensors.pmic import Pmic
@@ -27,6 +27,7 @@ SOURCES: dict[str, Callable[[Tree], Source]] = {
     "vcio": Firmware,
     "nvml": Nvml,
     "powercap": PowerCap,
+    "drives": Drives,
     "psutil": Activity,
 }
 """Those that are always read."""

@@ -11,9 +11,11 @@ import re
 import signal
 import stat
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from backbench.agent.sensors.firmware import answer_mailbox
 from backbench.agent.sensors.tree import Stream, Tree
 
 ERRORS_FILE = ".errors"
@@ -111,36 +113,29 @@ class LiveTree:
         self._held[path] = descriptor
 
 
-class RootTree:
-    """A recorded board that was unpacked into a folder. Nothing outside the folder is read, whatever its links say.
-
-    Processes are this machine's, as it is here that they run.
-    """
+class RecordedTree(ABC):
+    """A recorded board. Processes are this machine's, as it is here that they run."""
 
     simulated = True
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._failures = _failures(root / ERRORS_FILE)
+    def __init__(self) -> None:
         self._processes = LiveTree()
+
+    @abstractmethod
+    def recorded(self, path: str) -> bytes:
+        """What a file said. Raises the error that was recorded."""
+
+    @abstractmethod
+    def matching(self, pattern: str) -> list[str]:
+        """The files and folders that were recorded and match."""
 
     def read(self, path: str) -> bytes:
         """The file's content, or the error that was recorded."""
-        if is_of_a_process(path):
-            return self._processes.read(path)
-        if code := self._failures.get(path):
-            raise error_of(code, path)
-        descriptor = _open(self._resolved(path))
-        try:
-            return _content(descriptor)
-        finally:
-            os.close(descriptor)
+        return self._processes.read(path) if is_of_a_process(path) else self.recorded(path)
 
     def glob(self, pattern: str) -> list[str]:
         """As on a machine; files whose reading fails are there all the same."""
-        if is_of_a_process(pattern):
-            return self._processes.glob(pattern)
-        return expand(pattern, self._names, self._exists)
+        return self._processes.glob(pattern) if is_of_a_process(pattern) else self.matching(pattern)
 
     def run(self, argv: Sequence[str], timeout_s: float = 1.0) -> bytes:  # noqa: ARG002
         """What the command printed when it was recorded."""
@@ -152,13 +147,34 @@ class RootTree:
 
     def ioctl(self, path: str, request: int, buffer: bytearray) -> None:
         """A Raspberry Pi's mailbox, as far as its commands were recorded."""
-        from backbench.agent.sensors.firmware import answer_mailbox
-
         answer_mailbox(self, path, request, buffer)
 
     def close(self) -> None:
         """Close what is read of this machine."""
         self._processes.close()
+
+
+class RootTree(RecordedTree):
+    """A recorded board that was unpacked into a folder. Nothing outside the folder is read, whatever its links say."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+        self._failures = _failures(root / ERRORS_FILE)
+
+    def recorded(self, path: str) -> bytes:
+        """See `RecordedTree.recorded`."""
+        if code := self._failures.get(path):
+            raise error_of(code, path)
+        descriptor = _open(self._resolved(path))
+        try:
+            return _content(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def matching(self, pattern: str) -> list[str]:
+        """See `RecordedTree.matching`."""
+        return expand(pattern, self._names, self._exists)
 
     def _names(self, folder: str) -> list[str]:
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from backbench.agent.backends.base import WorkerFailure
 from backbench.agent.backends.cuda.driver import CudaError
 from backbench.agent.backends.cuda.memory import library_facts, no_memory, refused, start_driver
-from backbench.agent.backends.cuda.usage import process_figures, used_delta
+from backbench.agent.backends.cuda.usage import figures_since
 from backbench.domain.run import FailureReason
 
 if TYPE_CHECKING:
@@ -115,10 +115,7 @@ class PyCudaMemory:
 
     def usage(self, free_before: int) -> Mapping[str, int]:
         """See `DeviceMemory.usage`."""
-        found = process_figures(self._bus_id)
-        with contextlib.suppress(WorkerFailure):
-            found |= used_delta(free_before, self.mem_info()[0])
-        return found
+        return figures_since(free_before, self._bus_id, self.mem_info)
 
     def close(self) -> None:
         """See `DeviceMemory.close`. What a GPU that is lost refuses to free goes with the process."""

@@ -6,9 +6,10 @@ import contextlib
 import ctypes
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from backbench.agent.backends.base import WorkerFailure
 from backbench.agent.backends.cuda.driver import LIBRARY, CudaError, Driver
 from backbench.agent.sensors.base import Unread
 from backbench.agent.sensors.reading import content
@@ -56,6 +57,14 @@ class MemoryUsage:
 def used_delta(free_before: int, free: int) -> dict[str, int]:
     """What CUDA calls used on the whole GPU, less what it was; nothing where another process freed more meanwhile."""
     return {"cuda.used_delta": free_before - free} if free <= free_before else {}
+
+
+def figures_since(free_before: int, bus_id: str, mem_info: Callable[[], tuple[int, int]]) -> dict[str, int]:
+    """What a GPU's memory holds more than before, and what this process is held for. Never raises."""
+    found = process_figures(bus_id)
+    with contextlib.suppress(WorkerFailure):
+        found |= used_delta(free_before, mem_info()[0])
+    return found
 
 
 def process_figures(bus_id: str, tree: Tree | None = None, nvml: Any = None) -> dict[str, int]:
