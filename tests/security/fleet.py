@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import os
 import re
 import signal
 import subprocess
@@ -121,9 +122,15 @@ class TlsAgent:
         self.data_dir = folder / "data"
         self.log_path = folder / "log"
         command = [sys.executable, "-m", "backbench.agent", "serve", "--listen", "127.0.0.1:0", *arguments]
+        # A command of the controller that another test ran in this process has silenced gRPC for all its children.
+        environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--data-dir", str(self.data_dir)], stdout=subprocess.PIPE, stderr=log, text=True
+                [*command, "--data-dir", str(self.data_dir)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment,
             )
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("listening on ").strip()
