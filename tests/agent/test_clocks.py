@@ -60,6 +60,7 @@ def test_clocks_are_pinned_inside_and_exactly_what_they_were_afterwards(root: Pa
         assert clocks_set.changes == {
             "cpu.policy0.governor": "schedutil -> performance",
             "cpu.policy0.min_khz": "729600 -> 1728000",
+            "cpu.policy4.min_khz": "1728000 -> 1728000",
             "gpu.17000000.gpu.min_hz": "306000000 -> 1020000000",
         }
     assert contents(root) == FILES
@@ -176,3 +177,32 @@ def test_a_damaged_file_of_what_was_is_said_and_kept(root: Path, text: str, capl
     clocks_of(root).restore()
     assert "cannot be read" in caplog.text
     assert contents(root) == FILES
+
+
+def test_what_a_governor_was_told_is_put_back_when_it_is_back(root: Path) -> None:
+    own, common = root / POLICY / "schedutil/rate_limit_us", root / "sys/devices/system/cpu/cpufreq/schedutil/up_us"
+    for file, text in ((own, "500\n"), (common, "7\n")):
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    with clocks_of(root).pinned():
+        for file in (own, common):
+            file.write_text("0\n")  # as the kernel does with a governor that comes anew
+    assert (own.read_text().strip(), common.read_text().strip()) == ("500", "7")
+
+
+def test_clocks_that_are_pinned_already_are_said_and_left_alone(root: Path) -> None:
+    for path, text in PINNED.items():
+        (root / path).write_text(text + "\n")
+    before = contents(root)
+    with clocks_of(root).pinned() as clocks_set:
+        assert contents(root) == before
+        assert clocks_set.changes["cpu.policy0.governor"] == "performance -> performance"
+    assert contents(root) == before
+
+
+def test_a_limit_is_put_back_even_where_a_heat_cap_shows_it_already(root: Path) -> None:
+    lowest = root / POLICY / "scaling_min_freq"
+    with clocks_of(root).pinned():
+        lowest.write_text("729600\n")  # the kernel shows what holds, and keeps what was asked for
+        os.utime(lowest, ns=(0, 0))
+    assert lowest.stat().st_mtime_ns > 0, "it was not written"

@@ -76,11 +76,12 @@ class Clocks:
         """Clocks are pinned inside the block, which is given what was and is. Raises InvalidRunSpec, with none set."""
         self.restore()
         self.check()
-        changes = self._wanted()
+        wanted = self._wanted()
+        changes = [change for change in wanted if change.before != change.after]
         self._keep(changes)
         try:
             self._make(changes)
-            yield ClocksSet({change.name: f"{change.before} -> {self._text(change.path)}" for change in changes})
+            yield ClocksSet({change.name: f"{change.before} -> {self._text(change.path)}" for change in wanted})
         finally:
             self.restore()
 
@@ -136,11 +137,15 @@ class Clocks:
 
     def _change(self, path: str, name: str, after: str) -> list[Change]:
         before = self._text(path)
-        return [Change(path, name, before, after)] if before and after and before != after else []
+        return [Change(path, name, before, after)] if before and after else []
 
     def _keep(self, changes: Sequence[Change]) -> None:
-        """Put onto the disk what is to be put back, last change first, before the first of them is made."""
+        """Put onto the disk what is to be put back, last change first, before the first of them is made.
+
+        A governor forgets its settings when another one takes its place: they come last, when it is back.
+        """
         values = [(change.path, change.before) for change in reversed(changes)]
+        values += [setting for change in changes for setting in self._settings(change)]
         text = json.dumps({"boot_id": self._boot_id(), "values": values})
         new = self._file.with_suffix(".new")
         try:
@@ -155,6 +160,20 @@ class Clocks:
         except OSError as error:
             message = f"what they are now cannot be kept in {self._file}: {error.strerror}"
             raise InvalidRunSpec(f"clocks are not set, as {message}; look at the disk") from error
+
+    def _settings(self, change: Change) -> Iterator[tuple[str, str]]:
+        """What a governor that is to be replaced has been told, of its policy and of all of them."""
+        if not change.name.endswith(".governor"):
+            return
+        policy = change.path.removesuffix("/scaling_governor")
+        folders = (f"{policy}/{change.before}", f"{policy.rpartition('/')[0]}/{change.before}")
+        paths = [path for folder in folders for path in sorted((self._root / folder).glob("*"))]
+        if change.before == "userspace":
+            paths.append(self._root / policy / "scaling_setspeed")
+        for path in paths:
+            place = str(path.relative_to(self._root))
+            if (text := self._text(place)) and os.access(path, os.W_OK):
+                yield place, text
 
     def _forget(self) -> None:
         with contextlib.suppress(OSError):
