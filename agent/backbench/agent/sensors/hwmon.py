@@ -66,7 +66,7 @@ class Drives:
     """Temperatures of disks. Each reading is a command to the disk, so it is a source of its own and a slow one."""
 
     name = "drives"
-    rate_hz = 0.2
+    rate_hz = 1.0
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
